@@ -1,0 +1,97 @@
+"""The one protocol of embstore: what a compression method is.
+
+A method is a frozen dataclass whose fields are its config. It says which arrays it stores
+(`layout`), how to make them from rows (`fit`, `encode`) and, in plain numpy, how to read them back
+(`lookup`). Storage, mapping, bags, the CLI, size reports and the laws follow from that.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from .arrays import Arrays, ArraySpec, TableShape
+from .errors import ConfigError
+
+FloatRows = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int64]
+Named = dict[str, npt.NDArray[Any]]
+
+
+class Rows(Protocol):
+    """What `fit` sees of a source: its shape and a stream of float32 rows."""
+
+    @property
+    def shape(self) -> TableShape: ...
+
+    def blocks(self) -> Iterator[FloatRows]:
+        """The whole source in order, as C-contiguous float32 blocks of shape (n, embedding_dim)."""
+        ...
+
+    def sample(self, max_rows: int, rng: np.random.Generator) -> FloatRows:
+        """At most `max_rows` rows, drawn uniformly without replacement, in id order."""
+        ...
+
+
+class Method(Protocol):
+    """The protocol every method follows. `RowMethod` fills in the dull parts."""
+
+    id: ClassVar[str]
+    version: ClassVar[int]
+
+    def config(self) -> dict[str, Any]: ...
+    def resolve(self, shape: TableShape) -> Self: ...
+    def layout(self, shape: TableShape) -> tuple[ArraySpec, ...]: ...
+    def fit(self, source: Rows, rng: np.random.Generator) -> Named: ...
+    def encode(self, shared: Mapping[str, npt.NDArray[Any]], ids: Ids, rows: FloatRows) -> Named: ...
+    def lookup(self, arrays: Arrays, ids: Ids, out: FloatRows) -> None: ...
+
+
+@runtime_checkable
+class Sized(Protocol):
+    """A method that can choose its config for a byte budget."""
+
+    def for_budget(self, shape: TableShape, nbytes: int) -> Method:
+        """The config of least expected error within `nbytes`; `BudgetError` names the floor if there is none."""
+        ...
+
+
+class RowMethod:
+    """Helper base: config handling, no shared arrays, nothing to resolve.
+
+    Subclasses are `@dataclass(frozen=True)` and define `id`, `version`, `layout`, `encode`, `lookup`.
+    """
+
+    id: ClassVar[str]
+    version: ClassVar[int] = 1
+
+    def config(self) -> dict[str, Any]:
+        """The config as a JSON-able dict."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Build from a config dict; an unknown field is a `ConfigError` that lists the known ones."""
+        known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        for name in config:
+            if name not in known:
+                has = ", ".join(known) if known else "no fields"
+                raise ConfigError(f"method {cls.id!r} has {has}, found the unknown field {name!r}; see `embstore methods`")
+        return cls(**config)
+
+    def resolve(self, shape: TableShape) -> Self:
+        """Fill what the user left open; the resolved form is what is stored."""
+        return self
+
+    def fit(self, source: Rows, rng: np.random.Generator) -> Named:
+        """The shared arrays; none by default."""
+        return {}
+
+
+def nbytes(method: Method, shape: TableShape, **free: int) -> int:
+    """Bytes of everything the resolved method stores for a table of this shape."""
+    return sum(spec.nbytes(**free) for spec in method.layout(shape))
