@@ -1,0 +1,267 @@
+"""fastText `.bin` and quantized `.ftz` models: both layouts, word vectors and subword buckets."""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..method import FloatRows
+from ._fasttext_matrix import read_matrix
+from ._io import Cursor, FileReader, bad, table_shape
+from ._source import BaseSource, Block
+from .base import KeyType, Subwords
+from .keys import Take, is_utf8, not_utf8
+
+MAGIC = 793712314
+SUPERVISED = 3
+GATHER_BYTES = 1 << 25
+EOS = b"</s>"
+
+
+@dataclass(frozen=True, slots=True)
+class Args:
+    """The arguments a model was trained with, as far as its vectors depend on them."""
+
+    dim: int
+    loss: int
+    model: int
+    bucket: int
+    minn: int
+    maxn: int
+
+    @property
+    def plausible(self) -> bool:
+        return (
+            1 <= self.dim <= 2**20
+            and 1 <= self.loss <= 4
+            and 1 <= self.model <= 3
+            and 0 <= self.bucket <= 2**31 - 1
+            and 0 <= self.minn <= 1000
+            and 0 <= self.maxn <= 1000
+        )
+
+
+def read_args(cursor: Cursor) -> Args:
+    v = struct.unpack("<12id", cursor.read(56))
+    return Args(dim=v[0], loss=v[6], model=v[7], bucket=v[8], minn=v[9], maxn=v[10])
+
+
+def fits_without_magic(reader: FileReader) -> bool:
+    """Whether the file starts with sane arguments and a dictionary whose counts add up (files before the magic)."""
+    if reader.size < 76:
+        return False
+    cursor = Cursor(reader)
+    args = read_args(cursor)
+    size, words, labels = struct.unpack("<3i", cursor.read(12))
+    return args.plausible and args.bucket >= 0 and words > 0 and labels >= 0 and size == words + labels
+
+
+class Words:
+    """The dictionary's words as one block of bytes; a list of millions of objects would cost far more."""
+
+    key_type: KeyType = "string"
+
+    def __init__(self, name: str, data: bytes, ends: npt.NDArray[np.int64], fingerprint: str) -> None:
+        self._name = name
+        self._data = data
+        self._ends = ends
+        self.count = len(ends)
+        self.fingerprint = fingerprint
+
+    def slice(self, start: int, stop: int) -> list[bytes]:
+        at = int(self._ends[start - 1]) if start else 0
+        out = []
+        for end in self._ends[start:stop].tolist():
+            out.append(self._data[at:end])
+            at = end
+        return out
+
+    def cursor(self, start: int) -> Take:
+        at = start
+
+        def take(n: int) -> list[str]:
+            nonlocal at
+            words = self.slice(at, at + n)
+            for i, word in enumerate(words):
+                if not is_utf8(word):
+                    raise not_utf8(self._name, at + i, word)
+            at += n
+            return [word.decode() for word in words]
+
+        return take
+
+
+class FastTextSource(BaseSource):
+    """Words first, each the mean of its own row and its n-grams' buckets; then the buckets themselves.
+
+    The buckets of a pruned model are not kept: they are addressed through an index a table does not have.
+    """
+
+    def __init__(self, reader: FileReader) -> None:
+        cursor = Cursor(reader)
+        (magic,) = struct.unpack("<i", reader.read(0, 4))
+        version = 0
+        if magic == MAGIC:
+            _, version = struct.unpack("<ii", cursor.read(8))
+            if version not in (11, 12):
+                raise bad(reader.name, "fastText version 11 or 12", version, "save it with a current fastText")
+        args = read_args(cursor)
+        if not args.plausible:
+            raise bad(reader.name, "sane fastText arguments", args, "get the file again")
+        words, pruned = _read_dictionary(reader, cursor, version)
+        quantized = bool(cursor.read(1)[0]) if version else False
+        matrix = read_matrix(cursor, quantized)
+        quantized = bool(cursor.read(1)[0]) and quantized if version else False
+        read_matrix(cursor, quantized)
+        if cursor.offset != reader.size:
+            raise bad(reader.name, f"{cursor.offset} bytes as its counts say", reader.size, "get the file again")
+        maxn = 0 if version <= 11 and args.model == SUPERVISED else args.maxn
+        nbuckets = args.bucket if pruned is None else len(pruned[0])
+        if matrix.dims != args.dim or matrix.rows != words.count + nbuckets:
+            found = f"{matrix.rows} x {matrix.dims}"
+            raise bad(reader.name, f"a {words.count + nbuckets} x {args.dim} matrix", found, "get the file again")
+        keep = bool(maxn and args.bucket and pruned is None)
+        rows = words.count + (args.bucket if keep else 0)
+        dtype = "product-quantized" if matrix.quantized else "float32"
+        shape = table_shape(reader.name, rows, args.dim)
+        super().__init__(reader.name, "fasttext", shape, dtype, reader.fingerprint, words)
+        if keep:
+            self.subwords = Subwords(args.minn, maxn, args.bucket, words.count)
+        self._reader = reader
+        self._matrix = matrix
+        self._words = words
+        self._pruned = pruned
+        self._ngrams = (args.minn, maxn, args.bucket if maxn else 0)
+
+    def _blocks(self, max_rows: int, start: int) -> Iterator[Block]:
+        total, words = self.shape.num_embeddings, self._words.count
+        per_gather = max(1, GATHER_BYTES // (4 * self.shape.embedding_dim))
+        for at in range(start, total, max_rows):
+            stop = min(at + max_rows, total)
+            rows = np.empty((stop - at, self.shape.embedding_dim), np.float32)
+            # About 24 n-grams a word is usual; the gather below cuts further where words are long.
+            step = max(1, per_gather // 24)
+            for lo in range(at, min(stop, words), step):
+                hi = min(lo + step, stop, words)
+                self._word_vectors(lo, hi, rows[lo - at : hi - at], per_gather)
+            for lo in range(max(at, words), stop, per_gather):
+                hi = min(lo + per_gather, stop)
+                rows[lo - at : hi - at] = self._matrix.gather(np.arange(lo, hi))
+            self._matrix.drop()
+            yield rows, None
+
+    def _word_vectors(self, start: int, stop: int, out: FloatRows, per_gather: int) -> None:
+        own = np.arange(start, stop)
+        if not self._ngrams[2]:
+            out[:] = self._matrix.gather(own)
+            return
+        owner, bucket = ngram_buckets(self._words.slice(start, stop), *self._ngrams)
+        if self._pruned is not None:
+            place = np.minimum(np.searchsorted(self._pruned[0], bucket), max(0, len(self._pruned[0]) - 1))
+            kept = self._pruned[0][place] == bucket if len(self._pruned[0]) else np.zeros(len(bucket), bool)
+            owner, bucket = owner[kept], self._pruned[1][place[kept]]
+        counts = np.bincount(owner, minlength=stop - start) + 1
+        begins = np.cumsum(counts) - counts
+        ids = np.empty(int(counts.sum()), np.int64)
+        ids[begins] = own
+        rest = np.ones(len(ids), bool)
+        rest[begins] = False
+        ids[rest] = bucket + self._words.count
+        scale = (1.0 / counts).astype(np.float32)
+        lo = 0
+        while lo < len(counts):
+            hi = max(lo + 1, int(np.searchsorted(begins, begins[lo] + per_gather)))
+            end = begins[hi] if hi < len(begins) else len(ids)
+            rows = self._matrix.gather(ids[begins[lo] : end])
+            out[lo:hi] = np.add.reduceat(rows, begins[lo:hi] - begins[lo], axis=0)
+            lo = hi
+        out *= scale[:, None]
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+def ngram_buckets(
+    words: list[bytes], minn: int, maxn: int, buckets: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The words' character n-grams: the index of the word and the bucket of each, in fastText's order.
+
+    All start characters advance together, one character at a time, so the work is in numpy and not per n-gram.
+    """
+    framed = [b"<" + w + b">" if w != EOS else b"" for w in words]
+    data = np.frombuffer(b"".join(framed), np.uint8)
+    sizes = np.fromiter(map(len, framed), np.int64, len(framed))
+    starts = np.flatnonzero((data & 0xC0) != 0x80)
+    if not len(starts):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    word_of_byte = np.repeat(np.arange(len(framed)), sizes)
+    word = word_of_byte[starts]
+    first_char = np.searchsorted(word, np.arange(len(framed)))
+    end_char = np.searchsorted(word, np.arange(len(framed)), side="right")[word]
+    signed = data.view(np.int8).astype(np.int32).view(np.uint32)
+    width = np.diff(np.append(starts, len(data)))
+    chars = np.arange(len(starts))
+    hashes = np.full(len(starts), 2166136261, np.uint32)
+    found: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32], int]] = []
+    live = chars
+    for n in range(1, maxn + 1):
+        live = live[live + n <= end_char[live]]
+        last = live + n - 1
+        for k in range(int(width[last].max()) if len(last) else 0):
+            some = width[last] > k
+            at = live[some]
+            hashes[at] = (hashes[at] ^ signed[starts[last[some]] + k]) * np.uint32(16777619)
+        if n >= minn:
+            keep = live
+            if n == 1:
+                keep = live[(live != first_char[word[live]]) & (live + 1 != end_char[live])]
+            found.append((keep, hashes[keep], n))
+    if not found:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    begin = np.concatenate([f[0] for f in found])
+    order = np.argsort(begin * (maxn + 1) + np.repeat([f[2] for f in found], [len(f[0]) for f in found]))
+    bucket = np.concatenate([f[1] for f in found])[order].astype(np.int64) % buckets
+    return word[begin[order]], bucket
+
+
+def _read_dictionary(
+    reader: FileReader, cursor: Cursor, version: int
+) -> tuple[Words, tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None]:
+    """The words, and the index of a pruned model: its buckets sorted, and their rows."""
+    size, nwords, nlabels, _ = struct.unpack("<3iq", cursor.read(20))
+    pruned = struct.unpack("<q", cursor.read(8))[0] if version else -1
+    if min(size, nwords, nlabels) < 0 or size != nwords + nlabels:
+        raise bad(reader.name, f"{nwords} words and {nlabels} labels", size, "get the file again")
+    if cursor.offset + 10 * size + 8 * max(pruned, 0) > reader.size:
+        raise reader.short(cursor.offset + 10 * size + 8 * max(pruned, 0))
+    ends = np.empty(nwords, np.int64)
+    text = bytearray()
+    with mmap.mmap(reader._file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        at = cursor.offset
+        for i in range(size):
+            end = data.find(b"\0", at)
+            if end < 0 or end + 10 > reader.size:
+                raise reader.short(reader.size + 10)
+            if data[end + 9] != (i >= nwords):
+                raise bad(reader.name, f"{nwords} words before the labels", f"entry {i} out of order", "get it again")
+            if i < nwords:
+                text += data[at:end]
+                ends[i] = len(text)
+            at = end + 10
+    cursor.offset = at
+    words = Words(reader.name, bytes(text), ends, reader.fingerprint)
+    if pruned < 0:
+        return words, None
+    pairs = np.frombuffer(cursor.read(8 * pruned), "<i4").reshape(-1, 2).astype(np.int64)
+    order = np.argsort(pairs[:, 0])
+    if pruned and not (0 <= pairs[:, 1].min() and pairs[:, 1].max() < pruned):
+        raise bad(reader.name, f"pruned buckets below {pruned}", int(pairs[:, 1].max()), "get the file again")
+    return words, (pairs[order, 0], pairs[order, 1])
+
+
+__all__ = ["FastTextSource", "fits_without_magic", "ngram_buckets"]
