@@ -84,13 +84,9 @@ ek::Text TextOf(PyObject* object, Arena* arena) {
 class KeyIndex {
  public:
   // `where` is the key of a string table's offsets (unused for ints) and values inside `file`.
-  KeyIndex(Bytes index, Bytes file, bool text, uint64_t count, uint64_t capacity, uint64_t seed,
-           uint64_t offsets_at, uint64_t values_at, uint64_t values_size, std::string name)
-      : index_(std::move(index)),
-        file_(std::move(file)),
-        text_(text),
-        capacity_(capacity),
-        name_(std::move(name)) {
+  KeyIndex(Bytes index, Bytes file, bool text, uint64_t count, uint64_t capacity, uint64_t seed, uint64_t offsets_at,
+           uint64_t values_at, uint64_t values_size, std::string name)
+      : index_(std::move(index)), file_(std::move(file)), text_(text), capacity_(capacity), name_(std::move(name)) {
     const uint64_t index_size = index_.size(), file_size = file_.size();
     const auto base = reinterpret_cast<uintptr_t>(file_.data());
     bool good = capacity >= 2 && (capacity & (capacity - 1)) == 0 && capacity <= (uint64_t{1} << 41) &&
@@ -155,8 +151,8 @@ class KeyIndex {
       const int64_t begin = offsets.data()[i], end = offsets.data()[i + 1];
       if (begin < 0 || begin > end || static_cast<uint64_t>(end) > values.size()) {
         Raise("ShapeError", "the Arrow array of keys must have rising offsets inside its values, found " +
-                                std::to_string(begin) + " to " + std::to_string(end) + " at key " +
-                                std::to_string(i) + "; make the array again");
+                                std::to_string(begin) + " to " + std::to_string(end) + " at key " + std::to_string(i) +
+                                "; make the array again");
       }
       texts[i] = ek::Text{base + begin, static_cast<uint64_t>(end - begin)};
     }
@@ -164,8 +160,7 @@ class KeyIndex {
   }
 
   void FindInt64(Ints keys, int64_t missing, Out out) const {
-    if (text_)
-      Raise("IdTypeError", name_ + " has string keys, found integers; pass strings, or look up by row id");
+    if (text_) Raise("IdTypeError", name_ + " has string keys, found integers; pass strings, or look up by row id");
     if (keys.size() != out.size()) throw nb::value_error("out must be as long as keys");
     Raised(Run(ints_, keys.data(), out.size(), missing, out.data()));
   }
@@ -230,8 +225,7 @@ class KeyIndex {
 
  private:
   template <typename Keys>
-  ek::Result Run(const Keys& keys, const typename Keys::Query* queries, size_t n, int64_t missing,
-                 int64_t* out) const {
+  ek::Result Run(const Keys& keys, const typename Keys::Query* queries, size_t n, int64_t missing, int64_t* out) const {
     if (n <= kReleaseAbove) return ek::Find(keys, slots_, capacity_, queries, n, missing, out);
     nb::gil_scoped_release unlocked;
     return ek::Find(keys, slots_, capacity_, queries, n, missing, out);
@@ -272,8 +266,8 @@ class KeyIndex {
   }
 
   [[noreturn]] void RefuseType(PyObject* object, int64_t at) const {
-    Raise("IdTypeError", name_ + (text_ ? " has string keys, found " : " has int64 keys, found ") +
-                             TypeName(object) + (at < 0 ? "" : " at position " + std::to_string(at)) +
+    Raise("IdTypeError", name_ + (text_ ? " has string keys, found " : " has int64 keys, found ") + TypeName(object) +
+                             (at < 0 ? "" : " at position " + std::to_string(at)) +
                              (text_ ? "; pass str, or look up by row id" : "; pass integers"));
   }
 
@@ -289,8 +283,8 @@ class KeyIndex {
       case ek::Fault::kRow:
         Fail("slot " + row + " naming a row beyond the " + count + " keys");
       case ek::Fault::kOffsets:
-        Fail("the offsets of key " + row + " out of order or beyond the " +
-             std::to_string(texts_.values_size) + " bytes of text");
+        Fail("the offsets of key " + row + " out of order or beyond the " + std::to_string(texts_.values_size) +
+             " bytes of text");
       case ek::Fault::kFull:
         Fail("no free slot, though at most 7 in 10 may be used");
       case ek::Fault::kUtf8:
@@ -319,8 +313,7 @@ int64_t FirstNotUtf8(Ints offsets, Bytes values) {
   for (size_t i = 0; i + 1 < offsets.size(); ++i) {
     const int64_t begin = offsets.data()[i], end = offsets.data()[i + 1];
     if (begin < 0 || begin > end || static_cast<uint64_t>(end) > values.size() ||
-        !ek::ValidUtf8(reinterpret_cast<const char*>(values.data()) + begin,
-                       static_cast<uint64_t>(end - begin)))
+        !ek::ValidUtf8(reinterpret_cast<const char*>(values.data()) + begin, static_cast<uint64_t>(end - begin)))
       return static_cast<int64_t>(i);
   }
   return -1;
@@ -330,11 +323,9 @@ int64_t FirstNotUtf8(Ints offsets, Bytes values) {
 
 void bind_keys(nb::module_& m) {
   nb::class_<KeyIndex>(m, "KeyIndex")
-      .def(nb::init<Bytes, Bytes, bool, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t,
-                    std::string>(),
-           nb::arg("index"), nb::arg("file"), nb::arg("text"), nb::arg("count"), nb::arg("capacity"),
-           nb::arg("seed"), nb::arg("offsets_at"), nb::arg("values_at"), nb::arg("values_size"),
-           nb::arg("name"))
+      .def(nb::init<Bytes, Bytes, bool, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, std::string>(),
+           nb::arg("index"), nb::arg("file"), nb::arg("text"), nb::arg("count"), nb::arg("capacity"), nb::arg("seed"),
+           nb::arg("offsets_at"), nb::arg("values_at"), nb::arg("values_size"), nb::arg("name"))
       .def("find", &KeyIndex::FindOne, nb::arg("key").none())
       .def("find_list", &KeyIndex::FindList, nb::arg("keys"), nb::arg("missing"), nb::arg("out"))
       .def("find_packed", &KeyIndex::FindPacked, nb::arg("offsets"), nb::arg("values"), nb::arg("missing"),
@@ -343,8 +334,7 @@ void bind_keys(nb::module_& m) {
       .def("key", &KeyIndex::Key, nb::arg("row"))
       .def("range", &KeyIndex::Range, nb::arg("begin"), nb::arg("end"))
       .def("take", &KeyIndex::Take, nb::arg("rows"))
-      .def("insert", &KeyIndex::Insert, nb::arg("index").noconvert(), nb::arg("begin"), nb::arg("end"),
-           nb::arg("last"))
+      .def("insert", &KeyIndex::Insert, nb::arg("index").noconvert(), nb::arg("begin"), nb::arg("end"), nb::arg("last"))
       .def("check", &KeyIndex::Check, nb::arg("begin"), nb::arg("end"), nb::arg("last"))
       .def("occupied", &KeyIndex::Occupied);
   m.def("first_not_utf8", &FirstNotUtf8, nb::arg("offsets"), nb::arg("values"));

@@ -38,9 +38,8 @@ inline uint64_t Walk(const uint64_t* slots, uint64_t mask, uint64_t hash, uint64
 
 // Compares the candidate `row` at *pos and walks on until the key is found: its row, or kNone.
 template <typename Keys>
-inline uint64_t Settle(const Keys& keys, const uint64_t* slots, uint64_t mask,
-                       const typename Keys::Query& query, uint64_t hash, uint64_t row, uint64_t* pos,
-                       uint64_t* probes, Result* result) noexcept {
+inline uint64_t Settle(const Keys& keys, const uint64_t* slots, uint64_t mask, const typename Keys::Query& query,
+                       uint64_t hash, uint64_t row, uint64_t* pos, uint64_t* probes, Result* result) noexcept {
   while (row != kNone) {
     typename Keys::Query stored;
     if (!keys.Get(row, &stored)) {
@@ -97,8 +96,8 @@ bool ValidUtf8(const char* data, uint64_t size) noexcept {
 }
 
 template <typename Keys>
-Result Find(const Keys& keys, const uint64_t* slots, uint64_t capacity, const typename Keys::Query* queries,
-            size_t n, int64_t missing, int64_t* out) noexcept {
+Result Find(const Keys& keys, const uint64_t* slots, uint64_t capacity, const typename Keys::Query* queries, size_t n,
+            int64_t missing, int64_t* out) noexcept {
   Result result;
   const uint64_t mask = capacity - 1;
   // Each stage asks for the memory the next one reads, for the whole group: the misses overlap.
@@ -114,8 +113,7 @@ Result Find(const Keys& keys, const uint64_t* slots, uint64_t capacity, const ty
     for (size_t i = 0; i < size; ++i) {
       probes[i] = 0;
       row[i] = kNone;
-      if (Keys::Possible(group[i]))
-        row[i] = Walk(slots, mask, hash[i], &pos[i], &probes[i], keys.count, &result);
+      if (Keys::Possible(group[i])) row[i] = Walk(slots, mask, hash[i], &pos[i], &probes[i], keys.count, &result);
       if (row[i] != kNone) keys.PrefetchWhere(row[i]);
     }
     if (result.fault != Fault::kNone) return result;
@@ -132,8 +130,7 @@ Result Find(const Keys& keys, const uint64_t* slots, uint64_t capacity, const ty
 }
 
 template <typename Keys>
-Result Insert(const Keys& keys, uint64_t* slots, uint64_t capacity, uint64_t begin, uint64_t end,
-              bool last) noexcept {
+Result Insert(const Keys& keys, uint64_t* slots, uint64_t capacity, uint64_t begin, uint64_t end, bool last) noexcept {
   Result result;
   const uint64_t mask = capacity - 1;
   uint64_t hash[kGroup];
@@ -196,10 +193,8 @@ uint64_t Occupied(const uint64_t* slots, uint64_t begin, uint64_t end) noexcept 
   return used;
 }
 
-template Result Find(const TextKeys&, const uint64_t*, uint64_t, const Text*, size_t, int64_t,
-                     int64_t*) noexcept;
-template Result Find(const IntKeys&, const uint64_t*, uint64_t, const int64_t*, size_t, int64_t,
-                     int64_t*) noexcept;
+template Result Find(const TextKeys&, const uint64_t*, uint64_t, const Text*, size_t, int64_t, int64_t*) noexcept;
+template Result Find(const IntKeys&, const uint64_t*, uint64_t, const int64_t*, size_t, int64_t, int64_t*) noexcept;
 template Result Insert(const TextKeys&, uint64_t*, uint64_t, uint64_t, uint64_t, bool) noexcept;
 template Result Insert(const IntKeys&, uint64_t*, uint64_t, uint64_t, uint64_t, bool) noexcept;
 template Result Check(const TextKeys&, const uint64_t*, uint64_t, uint64_t, uint64_t, bool) noexcept;

@@ -47,9 +47,7 @@ inline uint64_t HashText(const char* data, uint64_t size, uint64_t seed) noexcep
   return Finalize(h ^ seed);
 }
 
-inline uint64_t HashInt(int64_t value, uint64_t seed) noexcept {
-  return Finalize(static_cast<uint64_t>(value) ^ seed);
-}
+inline uint64_t HashInt(int64_t value, uint64_t seed) noexcept { return Finalize(static_cast<uint64_t>(value) ^ seed); }
 
 // Whether the bytes are UTF-8 as Unicode defines it: shortest forms, no surrogates, up to U+10FFFF.
 bool ValidUtf8(const char* data, uint64_t size) noexcept;
@@ -103,8 +101,8 @@ struct TextKeys {
   void PrefetchWhere(uint64_t row) const noexcept { __builtin_prefetch(offsets + row); }
   void PrefetchKey(uint64_t row) const noexcept {
     // The offset may be damaged: a prefetch of any address is harmless, forming it by integers is defined.
-    __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(values) +
-                                                     static_cast<uint64_t>(offsets[row])));
+    __builtin_prefetch(
+        reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(values) + static_cast<uint64_t>(offsets[row])));
   }
 };
 
@@ -125,13 +123,12 @@ struct IntKeys {
 
 // out[i] = row of keys[i], or `missing`. Stops at the first damage met.
 template <typename Keys>
-Result Find(const Keys& keys, const uint64_t* slots, uint64_t capacity, const typename Keys::Query* queries,
-            size_t n, int64_t missing, int64_t* out) noexcept;
+Result Find(const Keys& keys, const uint64_t* slots, uint64_t capacity, const typename Keys::Query* queries, size_t n,
+            int64_t missing, int64_t* out) noexcept;
 
 // Puts rows [begin, end) into the slots. A key met before is refused (kDuplicate), or moves to the later row.
 template <typename Keys>
-Result Insert(const Keys& keys, uint64_t* slots, uint64_t capacity, uint64_t begin, uint64_t end,
-              bool last) noexcept;
+Result Insert(const Keys& keys, uint64_t* slots, uint64_t capacity, uint64_t begin, uint64_t end, bool last) noexcept;
 
 // Checks that the keys of rows [begin, end) are valid and find their row (or, with `last`, a later row of the
 // same key, counted in `shadowed`).

@@ -95,10 +95,6 @@ def _shown(key: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _kind(key_type: str) -> str:
-    return "string" if key_type == "string" else "int64"
-
-
 def _is_arrow(batch: object) -> bool:
     return type(batch).__module__.partition(".")[0] == "pyarrow" or hasattr(batch, "__arrow_c_array__")
 
@@ -188,9 +184,9 @@ class KeysWriter:
         self._offsets: BinaryIO | None = None
         with self._storing():
             self.directory.mkdir(parents=True, exist_ok=True)
-            self._values = open(self._values_path, "wb")
+            self._values = open(self._values_path, "wb")  # noqa: SIM115
             if key_type == "string":
-                self._offsets = open(self._offsets_path, "wb")
+                self._offsets = open(self._offsets_path, "wb")  # noqa: SIM115
                 self._offsets.write(bytes(8))
 
     def append(self, keys: Sequence[str] | npt.NDArray[Any] | Any) -> None:
@@ -757,7 +753,8 @@ class Keys(Sequence[Any]):
             shadowed += self._index.check(start, stop, self._meta["duplicates"] == "last")
         if shadowed != self._meta["shadowed"]:
             raise CorruptionError(
-                f"{label} should hold {self._meta['shadowed']} keys shadowed by a later row, found {shadowed}; {_RESTORE}"
+                f"{label} should hold {self._meta['shadowed']} keys shadowed by a later row, found {shadowed}; "
+                f"{_RESTORE}"
             )
         used = self._index.occupied()
         if used != self._count - shadowed:
