@@ -126,7 +126,8 @@ def main() -> int:
     original = read(path)
     say(f"\n{path.name}: comparing {len(original):,} rows x {original.shape[1]} dims\n")
     say(
-        f"{'method':<8} {'size':>10} {'bytes/row':>10} {'smaller':>8} {'rel. sq. error':>15} {'lookup':>14} {'numpy.take':>14}"
+        f"{'method':<8} {'size':>10} {'bytes/row':>10} {'smaller':>8} {'rel. sq. error':>15} "
+        f"{'lookup':>11} {'numpy.take':>14}"
     )
     for method in METHODS:
         start = time.perf_counter()
@@ -142,8 +143,9 @@ def main() -> int:
         )
     if original.nbytes < 256 << 20:
         say(
-            f"The float32 rows are only {original.nbytes / 1e6:.0f} MB: much of them stays in the processor's cache, where "
-            "reading fewer\nbytes gains little. Tables beyond the cache gain more; `make bench` measures those."
+            f"The float32 rows are only {original.nbytes / 1e6:.0f} MB: much of them stays in the processor's "
+            "cache,\nwhere reading fewer bytes gains little. Tables beyond the cache "
+            "gain more; `make bench` measures those."
         )
     say(f"\nNearest neighbours in the {METHODS[-1]} table:")
     show_neighbours(table, original)

@@ -90,8 +90,10 @@ def export(
 
     Raises
     ------
-    DestinationExistsError : `path` exists and `overwrite` is false. ConfigError : unknown format or suffix, or a key
-    that the format cannot hold. NoKeysError : `keys_path` was given and the table has none. StorageError : the file could not be written; nothing is left of it.
+    DestinationExistsError : a destination exists and `overwrite` is false.
+    ConfigError : unknown format or suffix, or a key that the format cannot hold.
+    NoKeysError : `keys_path` was given and the table has none.
+    StorageError : a file could not be written; nothing is left of it.
     """
     chosen = format or format_of(path)
     if chosen not in FORMATS:
