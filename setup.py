@@ -7,6 +7,7 @@ method adds a file and changes nothing here.
 
 import os
 import platform
+import sys
 from glob import glob
 
 from setuptools import Extension, setup
@@ -26,7 +27,7 @@ class BuildExt(build_ext):
         machine = platform.machine().lower()
         isas = X86 if machine in ("x86_64", "amd64") else ARM if machine in ("arm64", "aarch64") else {"ref": []}
         sanitize = os.environ.get("EMBSTORE_SANITIZE")
-        extra = [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g"] if sanitize else []
+        extra = [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g"] if sanitize else ["-g0"]
         temp = self.build_temp
         include = [os.path.join(here, "include"), os.path.join(here, "ext", "robin_map", "include"), "csrc", *self.include_dirs]
         compile_ = lambda sources, out, flags, macros=(): self.compiler.compile(  # noqa: E731
@@ -39,8 +40,8 @@ class BuildExt(build_ext):
         plain = sorted(glob("csrc/*.cpp") + glob("csrc/core/*.cpp") + glob("csrc/keys/*.cpp"))
         objects += compile_(plain, "plain", [])
         binding = [os.path.join(here, "src", "nb_combined.cpp")]
-        objects += compile_(binding, "nanobind", ["-w"], [("NDEBUG", "1")])
-        link = [f"-fsanitize={sanitize}"] if sanitize else []
+        objects += compile_(binding, "nanobind", ["-w", "-Os"], [("NDEBUG", "1")])
+        link = [f"-fsanitize={sanitize}"] if sanitize else [] if sys.platform == "darwin" else ["-s"]
         self.compiler.link_shared_object(objects, self.get_ext_fullpath(ext.name), extra_postargs=[*link, "-pthread"], target_lang="c++")
 
 

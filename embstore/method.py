@@ -48,7 +48,9 @@ class Method(Protocol):
     def layout(self, shape: TableShape) -> tuple[ArraySpec, ...]: ...
     def fit(self, source: Rows, rng: np.random.Generator) -> Named: ...
     def encode(self, shared: Mapping[str, npt.NDArray[Any]], ids: Ids, rows: FloatRows) -> Named: ...
+    def check_encoded(self, encoded: Named, rows: FloatRows, first_row: int) -> None: ...
     def lookup(self, arrays: Arrays, ids: Ids, out: FloatRows) -> None: ...
+    def constants(self, shared: Mapping[str, npt.NDArray[Any]]) -> Named: ...
 
 
 @runtime_checkable
@@ -89,6 +91,13 @@ class RowMethod:
 
     def fit(self, source: Rows, rng: np.random.Generator) -> Named:
         """The shared arrays; none by default."""
+        return {}
+
+    def check_encoded(self, encoded: Named, rows: FloatRows, first_row: int) -> None:
+        """Raise `ConfigError` when `rows` (ids from `first_row`) cannot be held by `encoded`; nothing by default."""
+
+    def constants(self, shared: Mapping[str, npt.NDArray[Any]]) -> Named:
+        """What native kernels need beside the stored arrays and can be computed from them; nothing by default."""
         return {}
 
 

@@ -1,0 +1,61 @@
+#include <cstdlib>
+#include <cstring>
+#include <stdexcept>
+#include <utility>
+
+#include "core/table.h"
+
+namespace embstore {
+namespace {
+
+using Key = std::pair<std::string, std::string>;
+std::map<Key, MethodEntry>& entries() {
+  static std::map<Key, MethodEntry> all;
+  return all;
+}
+
+bool cpu_has(const std::string& isa) {
+#if defined(__x86_64__)
+  if (isa == "avx512")
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vbmi");
+  // Every processor with AVX2 also converts half floats (F16C).
+  if (isa == "avx2") return __builtin_cpu_supports("avx2");
+#elif defined(__aarch64__)
+  if (isa == "neon") return true;
+#endif
+  return isa == "ref";
+}
+
+}  // namespace
+
+bool register_method(const char* method, const char* isa, KernelFactory kernel, EncodeFunction encode) {
+  entries()[{method, isa}] = MethodEntry{kernel, encode, isa};
+  return true;
+}
+
+std::vector<std::string> usable_isas() {
+  const std::vector<std::string> ladder = {"avx512", "avx2", "neon", "ref"};
+  const char* forced = std::getenv("EMBSTORE_ISA");
+  std::vector<std::string> usable;
+  bool below = forced == nullptr || *forced == 0;
+  for (const auto& isa : ladder) {
+    if (!below && isa == forced) below = true;
+    if (below && cpu_has(isa)) usable.push_back(isa);
+  }
+  if (!below)
+    throw std::invalid_argument(std::string("EMBSTORE_ISA must be avx512, avx2, neon or ref, found '") + forced +
+                                "'; unset it to let embstore choose");
+  return usable;
+}
+
+MethodEntry find_method(const std::string& method) {
+  for (const auto& isa : usable_isas()) {
+    auto at = entries().find({method, isa});
+    if (at != entries().end()) return at->second;
+  }
+  return {};
+}
+
+}  // namespace embstore

@@ -1,0 +1,173 @@
+"""Which code runs an operation: the native kernel, else the method's own numpy. And why."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from . import native
+from .arrays import Arrays, TableShape
+from .errors import ConfigError
+from .method import FloatRows, Ids, Method, Named
+
+BAG_MODES = ("sum", "mean", "max")
+
+_threads: int | None = None
+
+
+def set_num_threads(n: int | None) -> None:
+    """Threads each call may use; None for every core this process may run on."""
+    global _threads
+    if n is not None and (isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= 1024):
+        raise ConfigError(f"the number of threads must be between 1 and 1024, found {n!r}; None stands for all cores")
+    _threads = n
+
+
+def get_num_threads() -> int:
+    """Threads each call may use."""
+    if _threads is not None:
+        return _threads
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Bound(Protocol):
+    """A kernel bound to one table. Each call returns the position of the first id out of range, or -1."""
+
+    def lookup(self, ids: Ids, out: FloatRows, threads: int) -> int: ...
+    def lookup_half(self, ids: Ids, out: npt.NDArray[np.uint16], threads: int) -> int: ...
+    def lookup_one(self, id: int, out: FloatRows) -> int: ...
+    def bag(self, ids: Ids, offsets: Ids, weights: Any, mode: int, out: FloatRows, threads: int) -> int: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """The kernel that serves a table, and the reason."""
+
+    backend: str
+    reason: str
+
+
+def _flat(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+
+def bind(
+    method: Method,
+    shape: TableShape,
+    rows_per_shard: int,
+    shards: Sequence[Arrays],
+    shared: Mapping[str, npt.NDArray[Any]],
+    backend: str | None = None,
+) -> tuple[Bound, Choice]:
+    """Bind a resolved method to its arrays. `backend` forces "native" or "numpy"; None takes the best there is."""
+    if backend != "numpy" and native.available():
+        module = native.require("a lookup")
+        if module.has_kernel(method.id):
+            rows = {
+                spec.name: (spec.row_nbytes, [_flat(s[spec.name]) for s in shards])
+                for spec in method.layout(shape)
+                if spec.partition == "rows"
+            }
+            extra = {k: _flat(v) for k, v in {**shared, **method.constants(shared)}.items()}
+            bound = module.BoundTable(
+                method.id, method.config(), shape.num_embeddings, shape.embedding_dim, rows_per_shard, rows, extra
+            )
+            forced = " (EMBSTORE_ISA)" if os.environ.get("EMBSTORE_ISA") else ""
+            return bound, Choice("native", f"csrc/methods/{method.id}.cpp for {bound.isa}{forced}")
+        reason = f"no native kernel for {method.id!r}"
+    else:
+        reason = "asked for" if backend == "numpy" else "the native extension is not installed"
+    if backend == "native":
+        raise ConfigError(f"backend 'native' was asked for, but there is {reason}; use backend=None")
+    return NumpyBound(method, shape, rows_per_shard, shards, shared), Choice("numpy", reason)
+
+
+class NumpyBound:
+    """The method's own `lookup` behind the interface of the native kernels: slow, and the oracle."""
+
+    def __init__(
+        self,
+        method: Method,
+        shape: TableShape,
+        rows_per_shard: int,
+        shards: Sequence[Arrays],
+        shared: Mapping[str, npt.NDArray[Any]],
+    ) -> None:
+        self._method, self._shape, self._rows_per_shard = method, shape, rows_per_shard
+        self._shards = [Arrays({**dict(s), **shared}, s.start) for s in shards]
+
+    def _check(self, ids: Ids) -> int:
+        bad = (ids < 0) | (ids >= self._shape.num_embeddings)
+        return int(np.argmax(bad)) if bad.any() else -1
+
+    def lookup(self, ids: Ids, out: FloatRows, threads: int = 1) -> int:
+        bad = self._check(ids)
+        if bad >= 0:
+            return bad
+        shard_of = ids // self._rows_per_shard
+        for s in np.unique(shard_of):
+            at = np.flatnonzero(shard_of == s)
+            part = np.empty((len(at), self._shape.embedding_dim), np.float32)
+            self._method.lookup(self._shards[s], ids[at], part)
+            out[at] = part
+        return -1
+
+    def lookup_half(self, ids: Ids, out: npt.NDArray[np.uint16], threads: int = 1) -> int:
+        rows = np.empty(out.shape, np.float32)
+        bad = self.lookup(ids, rows)
+        with np.errstate(over="ignore"):
+            out[:] = rows.astype(np.float16).view(np.uint16)
+        return bad
+
+    def lookup_one(self, id: int, out: FloatRows) -> int:
+        return self.lookup(np.array([id], np.int64), out.reshape(1, -1))
+
+    def bag(self, ids: Ids, offsets: Ids, weights: Any, mode: int, out: FloatRows, threads: int = 1) -> int:
+        rows = np.empty((len(ids), self._shape.embedding_dim), np.float32)
+        bad = self.lookup(ids, rows)
+        if bad >= 0:
+            return bad
+        if weights is not None:
+            rows *= weights[:, None]
+        out[:] = 0
+        for b, (first, last) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
+            if BAG_MODES[mode] == "max":
+                out[b] = rows[first:last].max(axis=0) if last > first else 0
+                continue
+            # One row after the other: the order the native kernels add in.
+            for row in rows[first:last]:
+                out[b] += row
+            if BAG_MODES[mode] == "mean" and last - first > 1:
+                out[b] /= np.float32(last - first)
+        return -1
+
+
+def encoder(
+    method: Method, backend: str | None = None
+) -> Callable[[Mapping[str, npt.NDArray[Any]], Ids, FloatRows], Named]:
+    """encode(shared, ids, rows) of a resolved method: native where there is one, else the method's own."""
+    if backend == "numpy" or not native.available():
+        return method.encode
+    module = native.require("encoding")
+    if not module.has_kernel(method.id):
+        return method.encode
+    config = method.config()
+
+    def encode(shared: Mapping[str, npt.NDArray[Any]], ids: Ids, rows: FloatRows) -> Named:
+        rows = np.ascontiguousarray(rows, np.float32)
+        if len(rows) == 0:
+            return method.encode(shared, ids, rows)
+        specs = [s for s in method.layout(TableShape(len(rows), rows.shape[1])) if s.partition == "rows"]
+        named: Named = {s.name: np.empty(s.sizes(), s.dtype) for s in specs}
+        out = {s.name: (s.row_nbytes, _flat(named[s.name])) for s in specs}
+        extra = {k: _flat(v) for k, v in {**shared, **method.constants(shared)}.items()}
+        if not module.encode(method.id, config, rows, out, extra, get_num_threads()):
+            return method.encode(shared, ids, rows)
+        return named
+
+    return encode
