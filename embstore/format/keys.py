@@ -95,6 +95,10 @@ def _shown(key: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+def _label(directory: str | os.PathLike[str]) -> str:
+    return f"{os.path.basename(os.path.abspath(directory))}/{DIRECTORY}"
+
+
 def _is_arrow(batch: object) -> bool:
     return type(batch).__module__.partition(".")[0] == "pyarrow" or hasattr(batch, "__arrow_c_array__")
 
@@ -229,8 +233,6 @@ class KeysWriter:
                 offsets, values = self._write_arrow()
                 self._remove_spills()
                 meta = self._write_index(offsets, values)
-                for name in (KEYS_FILE, INDEX_FILE):
-                    meta["crc32c"][name] = _crc32c(self.directory / name)
         except BaseException:
             self.abort()
             raise
@@ -408,17 +410,16 @@ class KeysWriter:
         return {
             "type": self.key_type,
             "count": self.count,
-            "file": KEYS_FILE,
+            "file": f"{DIRECTORY}/{KEYS_FILE}",
             "file_bytes": keys_bytes,
             "offsets": {"offset": offsets[0], "length": offsets[1]},
             "values": {"offset": values[0], "length": values[1]},
-            "index": INDEX_FILE,
+            "index": f"{DIRECTORY}/{INDEX_FILE}",
             "index_bytes": size,
             "capacity": capacity,
             "seed": SEED,
             "duplicates": self.on_duplicate,
             "shadowed": shadowed,
-            "crc32c": {},
         }
 
 
@@ -437,16 +438,6 @@ class _Storing:
                 f"the keys could not be written to {self.directory.parent.name}/{DIRECTORY} "
                 f"({error.strerror or error}); free space or choose another destination",
             ) from error
-
-
-def _crc32c(path: Path) -> str:
-    import google_crc32c
-
-    checksum = google_crc32c.Checksum()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 22):
-            checksum.update(block)
-    return cast(str, checksum.hexdigest().decode())
 
 
 # -- reading ---------------------------------------------------------------------------------------
@@ -478,17 +469,6 @@ def _choice(meta: dict[str, Any], name: str, *choices: str) -> str:
     if not isinstance(value, str) or value not in choices:
         raise FormatError(
             f"keys.{name} in the metadata must be {' or '.join(map(repr, choices))}, found {_shown(value)}; "
-            "restore the metadata from a copy or compress the table again"
-        )
-    return value
-
-
-def _checksum(meta: dict[str, Any], name: str) -> str:
-    sums = meta.get("crc32c")
-    value = sums.get(name) if isinstance(sums, dict) else None
-    if not isinstance(value, str) or len(value) != 8 or not set(value) <= set("0123456789abcdef"):
-        raise FormatError(
-            f"keys.crc32c.{name} in the metadata must be 8 hexadecimal digits, found {_shown(value)}; "
             "restore the metadata from a copy or compress the table again"
         )
     return value
@@ -535,16 +515,14 @@ class Keys(Sequence[Any]):
         module = native.require("reading keys")
         key_type = _choice(meta, "type", "string", "int64")
         _choice(meta, "duplicates", "raise", "last")
-        _choice(meta, "file", KEYS_FILE)
-        _choice(meta, "index", INDEX_FILE)
+        _choice(meta, "file", f"{DIRECTORY}/{KEYS_FILE}")
+        _choice(meta, "index", f"{DIRECTORY}/{INDEX_FILE}")
         count = _number(meta, "count", most=MAX_COUNT)
         file_bytes, index_bytes = _number(meta, "file_bytes"), _number(meta, "index_bytes")
         capacity, seed = _number(meta, "capacity", most=2**41), _number(meta, "seed")
         shadowed = _number(meta, "shadowed")
         offsets, offsets_size = _number(meta, "offsets", "offset"), _number(meta, "offsets", "length")
         values, values_size = _number(meta, "values", "offset"), _number(meta, "values", "length")
-        for name in (KEYS_FILE, INDEX_FILE):
-            _checksum(meta, name)
 
         def held(good: bool, what: str, expected: str, found: object) -> None:
             if not good:
@@ -570,7 +548,7 @@ class Keys(Sequence[Any]):
             held(values + values_size <= file_bytes, "keys.values", f"inside {file_bytes} bytes", values)
 
         folder = Path(directory) / DIRECTORY
-        label = f"{folder.parent.name}/{DIRECTORY}"
+        label = _label(directory)
         for name, size in ((KEYS_FILE, file_bytes), (INDEX_FILE, index_bytes)):
             try:
                 found = os.stat(folder / name).st_size
@@ -741,12 +719,12 @@ class Keys(Sequence[Any]):
         )
 
     def verify(self) -> None:
-        """Read everything: checksums, that each key is valid and finds its row, that nothing else is in the index.
+        """Read everything: that each key is valid and finds its row, and that nothing else is in the index.
 
+        The bytes of `keys.arrow` that only other Arrow readers need are held by the table's checksums instead.
         Raises `CorruptionError` naming the first fault.
         """
-        folder = self._directory / DIRECTORY
-        label = f"{self._directory.name}/{DIRECTORY}"
+        label = _label(self._directory)
         shadowed = 0
         for start in range(0, self._count, _STEP):
             stop = min(start + _STEP, self._count)
@@ -761,7 +739,3 @@ class Keys(Sequence[Any]):
             raise CorruptionError(
                 f"{label}/{INDEX_FILE} should use {self._count - shadowed} slots, found {used}; {_RESTORE}"
             )
-        for name in (KEYS_FILE, INDEX_FILE):
-            expected, found = _checksum(self._meta, name), _crc32c(folder / name)
-            if expected != found:
-                raise CorruptionError(f"{label}/{name} should have the checksum {expected}, found {found}; {_RESTORE}")
