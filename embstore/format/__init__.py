@@ -1,0 +1,9 @@
+"""Tables on disk: a Zarr v3 group that embstore maps and any Zarr reader opens. `docs/format.md` has every byte."""
+
+from __future__ import annotations
+
+from .faults import Fault, verify
+from .reader import StoredTable, open_table
+from .writer import TableWriter
+
+__all__ = ["Fault", "StoredTable", "TableWriter", "open_table", "verify"]

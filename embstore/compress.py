@@ -1,0 +1,293 @@
+"""Offline: a source of rows becomes a stored table, in memory that does not depend on the table's size."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import queue
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from . import method as _method
+from . import registry
+from .arrays import TableShape
+from .errors import BudgetError, ConfigError, SourceError
+from .format import layout
+from .format.staging import check_destination
+from .format.writer import TableWriter
+from .method import FloatRows, Method, Sized
+
+if TYPE_CHECKING:
+    from .sources.base import Chunk, RowSource
+    from .table import Table
+
+CHUNK_BYTES = 32 << 20
+_CHECK_VALUES = 1 << 18
+_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+_NUMBER = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z%]*)\s*")
+
+Budget = int | float | str
+Progress = Callable[[int, int], None]
+
+
+def parse_budget(budget: Budget, shape: TableShape) -> int:
+    """Bytes of a budget: a ratio of float32 (0.1, "10%"), bits per dimension ("4bpd") or bytes (int, "64MB")."""
+    value, unit = budget, ""
+    if isinstance(budget, str):
+        match = _NUMBER.fullmatch(budget)
+        if match is None:
+            raise ConfigError(f'budget must be like 0.1, "10%", "4bpd", 64000000 or "64MB", found {budget!r}')
+        text, unit = match[1], match[2].upper()
+        value = int(text) if text.isdigit() else float(text)
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise ConfigError(f'budget must be like 0.1, "10%", "4bpd", 64000000 or "64MB", found {budget!r}')
+    if not 0 < value < 2**63:
+        raise ConfigError(f"budget must be more than zero, found {budget!r}")
+    if unit == "%":
+        return int(shape.nbytes_float32 * value / 100)
+    if unit == "BPD":
+        return int(shape.num_embeddings * shape.embedding_dim * value / 8)
+    if unit in _UNITS:
+        return int(value * _UNITS[unit])
+    if unit:
+        raise ConfigError(f"budget must have the unit %, bpd, {', '.join(_UNITS)}, found {budget!r}")
+    if isinstance(value, (int, np.integer)):
+        return int(value)
+    if value > 1:
+        raise ConfigError(f"a budget ratio must be at most 1, found {budget!r}; bytes are an int or have a unit")
+    return int(shape.nbytes_float32 * value)
+
+
+def choose(method: str | Method, shape: TableShape, budget: Budget | None, config: Mapping[str, Any]) -> Method:
+    """The resolved method for a shape, within the budget if there is one."""
+    chosen = registry.create(method, config)
+    if budget is None:
+        return chosen.resolve(shape)
+    limit = parse_budget(budget, shape)
+    if isinstance(chosen, Sized):
+        return chosen.for_budget(shape, limit).resolve(shape)
+    chosen = chosen.resolve(shape)
+    if (floor := _method.nbytes(chosen, shape)) > limit:
+        raise BudgetError(
+            f"method {chosen.id!r} needs {floor} bytes for {shape.num_embeddings} x {shape.embedding_dim}, "
+            f"the budget is {limit}; raise it or choose a smaller method"
+        )
+    return chosen
+
+
+def check_finite(rows: FloatRows, start: int, name: str) -> None:
+    """`SourceError` naming the first NaN or infinity. `start` is the id of the first row."""
+    flat = rows.reshape(-1)
+    for at in range(0, flat.size, _CHECK_VALUES):
+        part = flat[at : at + _CHECK_VALUES]
+        # Both reductions carry NaN along, and need no temporary.
+        if np.isfinite(part.max()) and np.isfinite(part.min()):
+            continue
+        where = at + int(np.flatnonzero(~np.isfinite(part))[0])
+        row, column = divmod(where, rows.shape[1])
+        raise SourceError(
+            f"row {start + row}, column {column} of {name!r} must be finite, found {rows[row, column]}; "
+            'mend the source or pass nonfinite="keep"'
+        )
+
+
+class _FitRows:
+    """A source as `fit` sees it."""
+
+    def __init__(self, source: RowSource, max_rows: int, check: Callable[[Chunk], None]) -> None:
+        self._source, self._max_rows, self._check = source, max_rows, check
+
+    @property
+    def shape(self) -> TableShape:
+        return self._source.shape
+
+    def blocks(self) -> Iterator[FloatRows]:
+        for chunk in self._source.chunks(self._max_rows):
+            self._check(chunk)
+            yield chunk.rows
+
+    def sample(self, max_rows: int, rng: np.random.Generator) -> FloatRows:
+        n = self.shape.num_embeddings
+        take = min(max_rows, n)
+        ids = np.arange(n) if take == n else np.sort(rng.choice(n, take, replace=False, shuffle=False))
+        out = np.empty((take, self.shape.embedding_dim), np.float32)
+        start = 0
+        for block in self.blocks():
+            low, high = np.searchsorted(ids, (start, start + len(block)))
+            out[low:high] = block[ids[low:high] - start]
+            start += len(block)
+        return out
+
+
+class _Pump:
+    """Runs `append` on another thread, two batches deep, so that writing overlaps encoding."""
+
+    def __init__(self, append: Callable[[dict[str, Any]], None]) -> None:
+        self._append = append
+        self._queue: queue.Queue[dict[str, Any] | None] = queue.Queue(2)
+        self._error: BaseException | None = None
+        self._stop = False
+        self._thread = threading.Thread(target=self._run, name="embstore-writer", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while (item := self._queue.get()) is not None:
+            # After a failure the queue is drained, so that `put` never blocks for ever.
+            if self._error is None and not self._stop:
+                try:
+                    self._append(item)
+                except BaseException as error:
+                    self._error = error
+
+    def put(self, item: dict[str, Any]) -> None:
+        if self._error is None:
+            self._queue.put(item)
+        if self._error is not None:
+            raise self._error
+
+    def close(self, stop: bool) -> None:
+        """Wait for the thread; `stop` drops what is queued. Raises the thread's error unless stopping."""
+        self._stop = stop
+        self._queue.put(None)
+        self._thread.join()
+        if self._error is not None and not stop:
+            raise self._error
+
+
+def compress(
+    source: Any,
+    path: str | os.PathLike[str],
+    method: str | Method = "int8",
+    *,
+    budget: Budget | None = None,
+    keys: Any = None,
+    overwrite: bool = False,
+    nonfinite: Literal["raise", "keep"] = "raise",
+    on_duplicate: Literal["raise", "last"] = "raise",
+    seed: int = 0,
+    progress: Progress | None = None,
+    format: str | None = None,
+    name: str | None = None,
+    key_column: str | None = None,
+    dtype: Any = None,
+    shape: tuple[int, int] | None = None,
+    **config: Any,
+) -> Table:
+    """Compress a file or array of embeddings into a table directory and open it.
+
+    Parameters
+    ----------
+    source : path, array or `RowSource`; see `embstore.sources`.
+    path : destination directory. It appears whole, or not at all.
+    method, config : a method id with config fields, or a method object.
+    budget : bytes (int, "64MB"), ratio of the float32 bytes (0.1, "10%") or bits per dimension ("4bpd"), for the
+        arrays without keys.
+    keys : keys of the first rows (list of str, int64 array), instead of the source's own; False for none.
+    overwrite : replace an embstore table at `path`.
+    nonfinite : "raise" refuses NaN and infinities, naming row and column; "keep" hands them to the method.
+    on_duplicate : "raise" or "last", for keys that name more than one row.
+    seed : the same seed and source give the same bytes.
+    progress : called with (rows done, rows in all).
+    format, name, key_column, dtype, shape : how to read the source.
+
+    Raises `DestinationExistsError` before any work, `SourceError`, `BudgetError`, `StorageError`, `BusyError`,
+    `DuplicateKeyError`. Interrupted by Ctrl-C or killed, the same call continues where whole shards end.
+    """
+    if nonfinite not in ("raise", "keep"):
+        raise ConfigError(f'nonfinite must be "raise" or "keep", found {nonfinite!r}')
+    if on_duplicate not in ("raise", "last"):
+        raise ConfigError(f'on_duplicate must be "raise" or "last", found {on_duplicate!r}')
+    check_destination(path, overwrite)
+    from . import table
+
+    given = {"format": format, "name": name, "key_column": key_column, "dtype": dtype, "shape": shape}
+    with _open(source, keys, {k: v for k, v in given.items() if v is not None}) as rows:
+        chosen = choose(method, rows.shape, budget, config)
+        _write(rows, path, chosen, keys is not False, overwrite, nonfinite == "raise", on_duplicate, seed, progress)
+    return table.open(os.fspath(path))
+
+
+def _open(source: Any, keys: Any, options: dict[str, Any]) -> RowSource:
+    if hasattr(source, "chunks") and isinstance(getattr(source, "shape", None), TableShape):
+        if options or not (keys is None or keys is False):
+            raise ConfigError(f"{sorted(options) or 'keys'} cannot be given beside an open source; open it with them")
+        return source  # type: ignore[no-any-return]
+    from . import sources
+
+    if not (keys is None or keys is False):
+        options["keys"] = keys
+    return sources.open_source(source, **options)
+
+
+def _write(
+    source: RowSource,
+    path: str | os.PathLike[str],
+    method: Method,
+    with_keys: bool,
+    overwrite: bool,
+    finite: bool,
+    on_duplicate: Literal["raise", "last"],
+    seed: int,
+    progress: Progress | None,
+) -> None:
+    from . import kernels
+
+    shape = source.shape
+    max_rows = layout.floor_pow2(CHUNK_BYTES // (4 * shape.embedding_dim))
+
+    def check(chunk: Chunk) -> None:
+        if finite:
+            check_finite(chunk.rows, chunk.start, source.name)
+
+    described = {"id": method.id, "version": method.version, "config": method.config()}
+    job = layout.canonical([source.fingerprint, described, seed, finite, on_duplicate])
+    with TableWriter(
+        path, shape=shape, method_id=method.id, method_version=method.version, config=method.config(),
+        specs=method.layout(shape), overwrite=overwrite, job=hashlib.sha256(job).hexdigest(),
+    ) as writer:  # fmt: skip
+        shared = method.fit(_FitRows(source, max_rows, check), np.random.default_rng(seed))
+        writer.write_shared(shared)
+        encode: Callable[..., dict[str, npt.NDArray[Any]]] = kernels.encoder(method)
+        key_writer = None
+        if with_keys and source.key_type is not None:
+            from .format import keys as _keys
+
+            key_writer = _keys.KeysWriter(writer.directory, source.key_type, source.num_keys, on_duplicate=on_duplicate)
+        resume, done = writer.resume_row, 0
+        # Keys are written anew, so their pass starts at the first row.
+        start = 0 if key_writer is not None else resume
+        done = start
+        pump = _Pump(writer.append)
+        try:
+            for chunk in source.chunks(max_rows, start):
+                end = chunk.start + len(chunk.rows)
+                if key_writer is not None and chunk.keys is not None and len(chunk.keys):
+                    key_writer.append(chunk.keys)
+                if end > resume:
+                    check(chunk)
+                    skip = max(resume - chunk.start, 0)
+                    ids = np.arange(chunk.start + skip, end, dtype=np.int64)
+                    pump.put(encode(shared, ids, chunk.rows[skip:]))
+                done = end
+                if progress is not None:
+                    progress(done, shape.num_embeddings)
+        except BaseException:
+            pump.close(stop=True)
+            raise
+        pump.close(stop=False)
+        if done != shape.num_embeddings:
+            raise SourceError(f"{source.name!r} must have {shape.num_embeddings} rows, found {done}; it is truncated")
+        if key_writer is not None:
+            writer.set_keys(key_writer.finish())
+        if source.subwords is not None:
+            words = source.subwords
+            writer.set_subwords({f: int(getattr(words, f)) for f in ("minn", "maxn", "buckets", "first_row")})
+        writer.finish(
+            {"source": source.name, "source_format": source.format, "source_dtype": source.dtype, "seed": seed}
+        )

@@ -1,0 +1,214 @@
+"""Opening a table: metadata and shard indexes are read and checked, everything else is mapped."""
+
+from __future__ import annotations
+
+import math
+import mmap as _mmap
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import native
+from ..arrays import Arrays, ArraySpec, TableShape
+from ..errors import CorruptionError, FormatError
+from . import layout
+from . import metadata as _metadata
+from .metadata import Metadata
+
+MapFile = Callable[[str, int], npt.NDArray[np.uint8]]
+
+
+@dataclass(slots=True)
+class StoredTable:
+    """An open table: validated metadata and read-only arrays.
+
+    Attributes
+    ----------
+    path : directory of the table, absolute.
+    config : the method's resolved config as stored.
+    specs : every array, with its sizes.
+    shards : rows arrays by shard; `.start` is the id of the first row.
+    shared : arrays of which the table has one copy.
+    keys, subwords : metadata of the key index and of fastText's subword rows, or None.
+    metadata : the whole `embstore` object of `zarr.json`.
+    nbytes : bytes of all arrays, what a lookup needs; without keys, checksums and padding.
+    """
+
+    path: str
+    shape: TableShape
+    method_id: str
+    method_version: int
+    config: dict[str, Any]
+    specs: tuple[ArraySpec, ...]
+    rows_per_shard: int
+    rows_per_chunk: int
+    shards: list[Arrays] = field(repr=False)
+    shared: dict[str, npt.NDArray[Any]] = field(repr=False)
+    keys: dict[str, Any] | None
+    subwords: dict[str, int] | None
+    provenance: dict[str, Any]
+    metadata: dict[str, Any] = field(repr=False)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(spec.nbytes() for spec in self.specs)
+
+    @property
+    def keys_nbytes(self) -> int:
+        """Bytes of the key files."""
+        return sum(entry["nbytes"] for entry in self.metadata["checksums"]["files"].values())
+
+
+def _map_python(path: str, nbytes: int) -> npt.NDArray[np.uint8]:
+    with open(path, "rb") as file:
+        return np.frombuffer(_mmap.mmap(file.fileno(), nbytes, prot=_mmap.PROT_READ), np.uint8)
+
+
+def _read(path: str, nbytes: int) -> npt.NDArray[np.uint8]:
+    data = np.fromfile(path, np.uint8)
+    data.flags.writeable = False
+    return data
+
+
+def file_mapper(mmap: bool) -> MapFile:
+    """How files become arrays here: mapped natively, by Python, or read."""
+    if not mmap:
+        return _read
+    if native.available():
+        mapper = getattr(native.require("mapping a table"), "map_file", None)
+        if mapper is not None:
+            return mapper  # type: ignore[no-any-return]
+    return _map_python
+
+
+def check_size(path: str, nbytes: int, what: str) -> None:
+    """`CorruptionError` unless the file is there with exactly `nbytes`."""
+    try:
+        found = os.stat(path).st_size
+    except OSError as error:
+        raise CorruptionError(f"{what} is missing ({error.strerror}); restore the table from a copy") from error
+    if found != nbytes:
+        raise CorruptionError(f"{what} must have {nbytes} bytes, found {found}; restore the table from a copy")
+
+
+def check_document(path: str, name: str, expected: dict[str, Any]) -> None:
+    """Hold an array's or group's zarr.json against the one the format prescribes."""
+    what = f"zarr.json of {name!r}"
+    found = _metadata.load_json(os.path.join(path, name, layout.GROUP_FILE), what)
+    if layout.canonical(found) == layout.canonical(expected):
+        return
+    found = {"attributes": {}, "storage_transformers": []} | found if expected["node_type"] == "array" else dict(found)
+    for key in ("dimension_names", "consolidated_metadata"):
+        if key not in expected and found.get(key, 0) is None:
+            del found[key]
+    for key in sorted(set(found) | set(expected)):
+        if key not in found or key not in expected or layout.canonical(found[key]) != layout.canonical(expected[key]):
+            want = layout.canonical(expected[key]).decode() if key in expected else "absent"
+            have = layout.canonical(found[key]).decode()[:200] if key in found else "nothing"
+            raise FormatError(f"field {key} in {what} must be {want}, found {have}; restore the table from a copy")
+
+
+def shard_sizes(meta: Metadata, spec: ArraySpec, shard: int) -> tuple[int, int, int]:
+    """(rows, inner chunks present, bytes of one inner chunk) of a shard."""
+    rows = min(meta.rows_per_shard, meta.shape.num_embeddings - shard * meta.rows_per_shard)
+    return rows, layout.chunks_of(rows, meta.rows_per_chunk), meta.rows_per_chunk * spec.row_nbytes
+
+
+def _map_rows(path: str, meta: Metadata, spec: ArraySpec, map_file: MapFile, shards: list[dict[str, Any]]) -> None:
+    # This loop is the cost of opening a large table: little work per file.
+    dtype = np.dtype(spec.dtype).newbyteorder("<")
+    total = meta.rows_per_shard // meta.rows_per_chunk
+    prefix, suffix = f"{path}/{spec.name}/c/", "/0" * (len(spec.shape) - 1)
+    index, index_for, stat = b"", -1, os.stat
+    for k, arrays in enumerate(shards):
+        rows, present, chunk_nbytes = shard_sizes(meta, spec, k)
+        if present != index_for:
+            nbytes = present * chunk_nbytes + layout.index_nbytes(meta.rows_per_shard, meta.rows_per_chunk)
+            index, index_for = b"", present
+        file = f"{prefix}{k}{suffix}"
+        try:
+            fits = stat(file).st_size == nbytes
+            data = map_file(file, nbytes) if fits else None
+        except OSError as error:
+            check_size(file, nbytes, f"shard {k} of array {spec.name!r}")
+            raise CorruptionError(f"shard {k} of array {spec.name!r} could not be mapped ({error}); retry") from error
+        if data is None or data.size != nbytes:
+            check_size(file, nbytes, f"shard {k} of array {spec.name!r}")
+            raise CorruptionError(f"shard {k} of array {spec.name!r} changed while it was opened; open it again")
+        index = index or layout.shard_index(present, total, chunk_nbytes)
+        if data[-len(index) :].tobytes() != index:
+            raise CorruptionError(
+                f"index of shard {k} of array {spec.name!r} must list {present} chunks of {chunk_nbytes} bytes "
+                "back to back, found other bytes; restore the table from a copy"
+            )
+        arrays[spec.name] = np.ndarray((rows, *spec.row_shape), dtype, data)
+
+
+def _map_shared(path: str, spec: ArraySpec, map_file: MapFile) -> npt.NDArray[Any]:
+    dtype, shape = np.dtype(spec.dtype).newbyteorder("<"), spec.sizes()
+    if not math.prod(shape):
+        return np.zeros(shape, dtype)
+    file = f"{path}/{layout.single_file(spec.name, len(shape))}"
+    check_size(file, spec.nbytes(), f"shared array {spec.name!r}")
+    try:
+        data = map_file(file, spec.nbytes())
+    except OSError as error:
+        raise CorruptionError(f"shared array {spec.name!r} could not be mapped ({error}); open it again") from error
+    if data.size != spec.nbytes():
+        raise CorruptionError(f"shared array {spec.name!r} changed while it was opened; open it again")
+    return np.ndarray(shape, dtype, data)
+
+
+def expected_document(meta: Metadata, spec: ArraySpec) -> dict[str, Any]:
+    if spec.partition == "rows":
+        return layout.rows_document(spec, meta.rows_per_shard, meta.rows_per_chunk)
+    return layout.single_document(spec)
+
+
+def open_table(path: str | os.PathLike[str], mmap: bool = True) -> StoredTable:
+    """Open the table directory `path`; `mmap=False` reads the arrays into memory.
+
+    Raises `TableNotFoundError`, `FormatError`, `FormatVersionError`, or `CorruptionError` where bytes are missing.
+    Block checksums are not read: `verify` does that.
+    """
+    path = os.path.abspath(path)
+    meta = _metadata.read(path)
+    map_file = file_mapper(mmap)
+    for spec in meta.specs:
+        check_document(path, spec.name, expected_document(meta, spec))
+    num_rows, per_shard = meta.shape.num_embeddings, meta.rows_per_shard
+    num_shards = layout.chunks_of(num_rows, per_shard)
+    rows_specs = [s for s in meta.specs if s.partition == "rows"]
+    for spec in rows_specs:
+        # The last shard must be there before anything is made in proportion to their number.
+        if num_shards:
+            _, present, chunk = shard_sizes(meta, spec, num_shards - 1)
+            size = present * chunk + layout.index_nbytes(per_shard, meta.rows_per_chunk)
+            last = num_shards - 1
+            file = f"{path}/{layout.shard_file(spec.name, last, len(spec.shape))}"
+            check_size(file, size, f"shard {last} of array {spec.name!r}")
+    parts: list[dict[str, Any]] = [{} for _ in range(num_shards if rows_specs else 0)]
+    for spec in rows_specs:
+        _map_rows(path, meta, spec, map_file, parts)
+    for file, entry in meta.files.items():
+        check_size(f"{path}/{file}", entry["nbytes"], f"file {file!r}")
+    return StoredTable(
+        path=path,
+        shape=meta.shape,
+        method_id=meta.method_id,
+        method_version=meta.method_version,
+        config=meta.config,
+        specs=meta.specs,
+        rows_per_shard=per_shard,
+        rows_per_chunk=meta.rows_per_chunk,
+        shards=[Arrays(part, k * per_shard) for k, part in enumerate(parts)],
+        shared={s.name: _map_shared(path, s, map_file) for s in meta.specs if s.partition == "shared"},
+        keys=meta.keys,
+        subwords=meta.subwords,
+        provenance=meta.provenance,
+        metadata=meta.raw,
+    )

@@ -1,0 +1,365 @@
+"""Writing a table: rows in order, checksums as they pass, shards made durable one by one, one rename at the end."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import zlib
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import __version__, arrays
+from ..arrays import ArraySpec, TableShape
+from ..errors import ConfigError, ShapeError
+from . import layout, metadata
+from .faults import file_crc
+from .staging import Staging, check_destination, start_writeback, storing, write_all
+
+_WRITEBACK = 8 << 20
+_PROGRESS = "progress.embstore"
+
+
+class _RowsFile:
+    """One rows array: its current shard file and the running checksum of its current block."""
+
+    def __init__(self, spec: ArraySpec, blocks: int) -> None:
+        self.spec = spec
+        self.crcs = np.zeros(blocks, "<u4")
+        self.stream: BinaryIO | None = None
+        self.written = 0
+        self.flushed = 0
+
+    def write(self, data: npt.NDArray[np.uint8], block: int) -> None:
+        import google_crc32c
+
+        assert self.stream is not None
+        self.crcs[block] = google_crc32c.extend(int(self.crcs[block]), data)  # type: ignore[arg-type]
+        write_all(self.stream, data)
+        self.written += data.nbytes
+        if self.written - self.flushed >= _WRITEBACK:
+            start_writeback(self.stream.fileno(), self.flushed, self.written - self.flushed)
+            self.flushed = self.written
+
+
+class TableWriter:
+    """Builds a table beside its destination and publishes it whole.
+
+    Parameters
+    ----------
+    path : destination directory; its parent must exist.
+    shape, method_id, method_version, config, specs : what the metadata will say; `config` must be JSON-able.
+    overwrite : replace an embstore table at `path` (never anything else).
+    job : fingerprint of everything the bytes depend on. An interrupted run of the same job is continued:
+        `resume_row` (read it after `write_shared`) is the first row still to be appended.
+
+    Raises `DestinationExistsError`, `BusyError` (another writer has the lock), `StorageError`.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        shape: TableShape,
+        method_id: str,
+        method_version: int,
+        config: Mapping[str, Any],
+        specs: tuple[ArraySpec, ...],
+        overwrite: bool = False,
+        job: str = "",
+    ) -> None:
+        self.path = check_destination(path, overwrite)
+        self.shape, self.specs, self.overwrite = shape, tuple(specs), overwrite
+        self._method = {"id": method_id, "version": method_version, "config": dict(config)}
+        self._check_specs()
+        rows = [s for s in specs if s.partition == "rows"]
+        self.rows_per_shard, self.rows_per_chunk = layout.geometry(shape.num_embeddings, [s.row_nbytes for s in rows])
+        blocks = layout.chunks_of(shape.num_embeddings, self.rows_per_chunk)
+        self._rows = {s.name: _RowsFile(s, blocks) for s in rows}
+        self._next = 0
+        self._keys: dict[str, Any] | None = None
+        self._subwords: dict[str, int] | None = None
+        self._files: dict[str, dict[str, int]] = {}
+        self._shared: dict[str, int] | None = None
+        plan = [layout.FORMAT_VERSION, job, self._method, [[s.name, s.dtype, s.shape, s.partition] for s in specs]]
+        plan += [shape.num_embeddings, shape.embedding_dim, self.rows_per_shard, self.rows_per_chunk]
+        with storing(self.path):
+            self._staging = Staging(self.path, hashlib.sha256(layout.canonical(plan)).hexdigest())
+            self._next = self._completed() if job and self._staging.resumed else 0
+            # Keys are always written anew; spill files of a killed run must not be published.
+            shutil.rmtree(self._staging.file(layout.KEYS_DIR), ignore_errors=True)
+            if not self._next:
+                self._start_over()
+
+    @property
+    def directory(self) -> str:
+        """Where the table is being built; key files are written here."""
+        return self._staging.path
+
+    @property
+    def resume_row(self) -> int:
+        """Rows that an earlier run of this job has written already; always whole shards."""
+        return self._next
+
+    def _check_specs(self) -> None:
+        for spec in self.specs:
+            if not layout.ARRAY_NAME.fullmatch(spec.name) or spec.name in layout.RESERVED_NAMES:
+                raise ConfigError(
+                    f"array name {spec.name!r} must be an ASCII identifier that is not reserved; rename it"
+                )
+            if spec.partition == "ragged":
+                raise ConfigError(f"array {spec.name!r} is ragged, which format version 1 does not store; use rows")
+            if spec.partition == "rows":
+                if any(isinstance(s, str) for s in spec.shape) or spec.row_nbytes < 1:
+                    raise ConfigError(f"rows array {spec.name!r} must have sizes known in advance, found {spec.shape}")
+                if spec.shape[0] != self.shape.num_embeddings:
+                    raise ConfigError(
+                        f"rows array {spec.name!r} must have {self.shape.num_embeddings} rows, found {spec.shape[0]}"
+                    )
+
+    # Resuming -------------------------------------------------------------------------------------------------
+
+    def _progress_file(self, shard: int) -> str:
+        return f"{_PROGRESS}/{shard}"
+
+    def _completed(self) -> int:
+        """Rows in whole, durable shards; their block checksums are taken from the progress files."""
+        done = 0
+        while done < self.shape.num_embeddings:
+            shard = done // self.rows_per_shard
+            rows = min(self.rows_per_shard, self.shape.num_embeddings - done)
+            present = layout.chunks_of(rows, self.rows_per_chunk)
+            first = done // self.rows_per_chunk
+            try:
+                with open(self._staging.file(self._progress_file(shard)), "rb") as file:
+                    data = file.read()
+                body = np.frombuffer(data, "<u4")
+                if len(body) != present * len(self._rows) + 1 or zlib.crc32(data[:-4]) != body[-1]:
+                    break
+                for k, (name, rows_file) in enumerate(self._rows.items()):
+                    spec = rows_file.spec
+                    size = present * self.rows_per_chunk * spec.row_nbytes
+                    size += layout.index_nbytes(self.rows_per_shard, self.rows_per_chunk)
+                    if os.stat(self._staging.file(layout.shard_file(name, shard, len(spec.shape)))).st_size != size:
+                        return done
+                    rows_file.crcs[first : first + present] = body[k * present : (k + 1) * present]
+            except (OSError, ValueError):
+                break
+            done += rows
+        return done
+
+    def _start_over(self) -> None:
+        for name in (_PROGRESS, layout.CHECKSUM_GROUP, layout.KEYS_DIR, *(s.name for s in self.specs)):
+            shutil.rmtree(self._staging.file(name), ignore_errors=True)
+        for rows_file in self._rows.values():
+            rows_file.crcs[:] = 0
+        self._next = 0
+
+    # Content --------------------------------------------------------------------------------------------------
+
+    def write_shared(self, shared: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Write every shared array. Rows of an earlier run that had other shared arrays are dropped."""
+        free = arrays.check(self.specs, dict(shared), partition="shared")
+        self.specs = tuple(ArraySpec(s.name, s.dtype, s.sizes(**free), s.partition) for s in self.specs)
+        data = {n: np.ascontiguousarray(a, np.dtype(a.dtype).newbyteorder("<")) for n, a in shared.items()}
+        crcs = {n: _crc(a.reshape(-1).view(np.uint8)) for n, a in data.items()}
+        with storing(self.path):
+            if self._next and any(
+                a.nbytes and self._stored_crc(layout.single_file(n, a.ndim)) != crcs[n] for n, a in data.items()
+            ):
+                self._start_over()
+            for name, array in data.items():
+                if array.nbytes:
+                    self._staging.write(layout.single_file(name, array.ndim), array.reshape(-1).view(np.uint8))
+        self._shared = crcs
+
+    def _stored_crc(self, file: str) -> int:
+        try:
+            return file_crc(self._staging.file(file))
+        except OSError:
+            return -1
+
+    def append(self, rows: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Append rows of every rows array, in row order."""
+        count = len(next(iter(rows.values()))) if rows else 0
+        arrays.check(self.specs, dict(rows), partition="rows", rows=count)
+        if self._next + count > self.shape.num_embeddings:
+            raise ShapeError(f"the table has {self.shape.num_embeddings} rows, found at least {self._next + count}")
+        data = {n: np.ascontiguousarray(a, np.dtype(a.dtype).newbyteorder("<")) for n, a in rows.items()}
+        with storing(self.path):
+            at = 0
+            while at < count:
+                step = min(count - at, self.rows_per_chunk - self._next % self.rows_per_chunk)
+                if self._next % self.rows_per_shard == 0:
+                    self._open_shard(self._next // self.rows_per_shard)
+                for name, rows_file in self._rows.items():
+                    piece = data[name][at : at + step].reshape(-1).view(np.uint8)
+                    rows_file.write(piece, self._next // self.rows_per_chunk)
+                at, self._next = at + step, self._next + step
+                if self._next % self.rows_per_shard == 0 or self._next == self.shape.num_embeddings:
+                    self._close_shard()
+
+    def _open_shard(self, shard: int) -> None:
+        for name, rows_file in self._rows.items():
+            file = self._staging.file(layout.shard_file(name, shard, len(rows_file.spec.shape)))
+            os.makedirs(os.path.dirname(file), exist_ok=True)
+            rows_file.stream = open(file, "wb", buffering=0)  # noqa: SIM115
+            rows_file.written = rows_file.flushed = 0
+            first = shard * self.rows_per_shard // self.rows_per_chunk
+            rows_file.crcs[first : first + self.rows_per_shard // self.rows_per_chunk] = 0
+
+    def _close_shard(self) -> None:
+        shard = (self._next - 1) // self.rows_per_shard
+        present = layout.chunks_of(self._next - shard * self.rows_per_shard, self.rows_per_chunk)
+        first = shard * self.rows_per_shard // self.rows_per_chunk
+        record = b""
+        for rows_file in self._rows.values():
+            row_nbytes = rows_file.spec.row_nbytes
+            stream = rows_file.stream
+            assert stream is not None
+            if missing := -self._next % self.rows_per_chunk:
+                rows_file.write(np.zeros(missing * row_nbytes, np.uint8), first + present - 1)
+            total = self.rows_per_shard // self.rows_per_chunk
+            write_all(stream, layout.shard_index(present, total, self.rows_per_chunk * row_nbytes))
+            os.fsync(stream.fileno())
+            stream.close()
+            rows_file.stream = None
+            record += rows_file.crcs[first : first + present].tobytes()
+        self._staging.write(self._progress_file(shard), record + zlib.crc32(record).to_bytes(4, "little"))
+
+    def add_file(self, name: str, source: str | os.PathLike[str] | bytes) -> None:
+        """Put a file beside the arrays, its crc32c recorded. `bytes` are content, anything else is a path."""
+        if not layout.FILE_NAME.fullmatch(name) or name.split("/")[0] in {s.name for s in self.specs}:
+            raise ConfigError(f"file name {name!r} must be relative, of letters, digits, '_', '-' and '.'; rename it")
+        with storing(self.path):
+            if isinstance(source, bytes):
+                self._staging.write(name, source)
+            else:
+                os.makedirs(os.path.dirname(self._staging.file(name)), exist_ok=True)
+                shutil.copyfile(source, self._staging.file(name))
+            self._record(name)
+
+    def _record(self, name: str) -> None:
+        file = self._staging.file(name)
+        with open(file, "rb") as stream:
+            os.fsync(stream.fileno())
+        self._files[name] = {"nbytes": os.stat(file).st_size, "crc32c": file_crc(file)}
+
+    def set_keys(self, meta: Mapping[str, Any]) -> None:
+        """Name the key index; every file in `keys/` is recorded with its size and crc32c."""
+        with storing(self.path):
+            folder = self._staging.file(layout.KEYS_DIR)
+            for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+                self._record(f"{layout.KEYS_DIR}/{name}")
+        self._keys = dict(meta)
+
+    def set_subwords(self, meta: Mapping[str, int]) -> None:
+        """fastText's subword rows: minn, maxn, buckets, first_row."""
+        self._subwords = dict(meta)
+
+    # The end --------------------------------------------------------------------------------------------------
+
+    def finish(self, provenance: Mapping[str, Any] | None = None) -> None:
+        """Write the metadata and publish. `ShapeError` when rows or shared arrays are missing."""
+        if self._next != self.shape.num_embeddings and self._rows:
+            raise ShapeError(f"the table has {self.shape.num_embeddings} rows, found {self._next} when it was finished")
+        if self._shared is None:
+            self.write_shared({})
+        with storing(self.path):
+            rows_crc = self._write_documents()
+            meta = self._metadata(rows_crc, dict(provenance or {}))
+            metadata.validate(meta, os.path.basename(self.path))
+            group = {"attributes": {"embstore": meta}, "zarr_format": 3, "node_type": "group"}
+            self._staging.write(layout.GROUP_FILE, layout.document(group))
+            shutil.rmtree(self._staging.file(_PROGRESS), ignore_errors=True)
+            self._staging.publish(self.overwrite)
+
+    def _write_documents(self) -> dict[str, int]:
+        rows_crc = {}
+        if self._rows:
+            self._document(layout.CHECKSUM_GROUP, layout.GROUP_DOCUMENT)
+        for spec in self.specs:
+            if spec.partition == "shared":
+                self._document(spec.name, layout.single_document(spec))
+                continue
+            self._document(spec.name, layout.rows_document(spec, self.rows_per_shard, self.rows_per_chunk))
+            side = f"{layout.CHECKSUM_GROUP}/{spec.name}"
+            self._document(side, layout.single_document(layout.checksum_spec(spec, self.rows_per_chunk)))
+            crcs = self._rows[spec.name].crcs.view(np.uint8)
+            rows_crc[spec.name] = _crc(crcs)
+            if crcs.nbytes:
+                self._staging.write(layout.single_file(side, 1), crcs)
+        return rows_crc
+
+    def _document(self, name: str, value: Mapping[str, Any]) -> None:
+        self._staging.write(f"{name}/{layout.GROUP_FILE}", layout.document(value))
+
+    def _metadata(self, rows_crc: dict[str, int], provenance: dict[str, Any]) -> dict[str, Any]:
+        n = self.shape.num_embeddings
+        generation = {
+            "id": 0,
+            "path": "",
+            "rows": [0, n],
+            "method": self._method,
+            "arrays": [
+                {"name": s.name, "dtype": s.dtype, "shape": list(s.sizes()), "partition": s.partition}
+                for s in self.specs
+            ],
+            "rows_per_shard": self.rows_per_shard,
+            "rows_per_chunk": self.rows_per_chunk,
+        }
+        meta: dict[str, Any] = {
+            "format_version": layout.FORMAT_VERSION,
+            "shape": {"num_embeddings": n, "embedding_dim": self.shape.embedding_dim},
+            "generations": [generation],
+            "transforms": [],
+            "keys": self._keys,
+            "subwords": self._subwords,
+            "requires": [],
+            "checksums": {"algorithm": "crc32c", "shared": self._shared, "rows": rows_crc, "files": self._files},
+            "provenance": {"software": f"embstore {__version__}"} | provenance,
+        }
+        meta["digest"] = metadata.digest(meta)
+        return meta
+
+    def suspend(self) -> None:
+        """Stop, keeping whole shards for a later run of the same job; without any, nothing is kept."""
+        self._close_streams()
+        if os.path.isdir(self._staging.file(_PROGRESS)):
+            self._staging.release()
+        else:
+            self._staging.discard()
+
+    def abort(self) -> None:
+        """Stop and remove everything written."""
+        self._close_streams()
+        self._staging.discard()
+
+    def _close_streams(self) -> None:
+        for rows_file in self._rows.values():
+            if rows_file.stream is not None:
+                rows_file.stream.close()
+                rows_file.stream = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if kind is None:
+            # After `finish` the directory is the destination's, and there is nothing to remove.
+            self._close_streams()
+            self._staging.release()
+        elif issubclass(kind, Exception):
+            self.abort()
+        else:
+            self.suspend()
+
+
+def _crc(data: npt.NDArray[np.uint8]) -> int:
+    import google_crc32c
+
+    return int(google_crc32c.value(data))  # type: ignore[arg-type]
