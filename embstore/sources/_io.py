@@ -28,7 +28,7 @@ class FileReader:
         self.path = Path(path)
         self.name = self.path.name
         try:
-            self._file = open(self.path, "rb", buffering=0)
+            self._file = open(self.path, "rb", buffering=0)  # noqa: SIM115 (closed by close())
         except FileNotFoundError:
             raise SourceNotFoundError(f"source {self.name!r} does not exist; check the path") from None
         except OSError as error:
@@ -51,7 +51,7 @@ class FileReader:
     def into(self, offset: int, out: npt.NDArray[Any]) -> None:
         """Fill the C-contiguous array `out` with the bytes at `offset`."""
         if out.size:
-            self._fill(offset, memoryview(out.reshape(-1).view(np.uint8)))
+            self._fill(offset, out.reshape(-1).view(np.uint8).data)
 
     def _fill(self, offset: int, view: memoryview) -> None:
         done = 0
@@ -95,7 +95,7 @@ def bad(name: str, expected: str, found: object, cure: str) -> SourceError:
 def table_shape(name: str, rows: int, dims: int) -> TableShape:
     """The shape, or `SourceError` when there is nothing to compress or the numbers are absurd."""
     if rows < 1 or dims < 1:
-        raise SourceError(f"source {name!r} must have at least one row and one dim, found {rows} x {dims}; check the file")
+        raise SourceError(f"source {name!r} must have rows and dims, found {rows} x {dims}; check the file")
     try:
         return TableShape(rows, dims)
     except ShapeError as error:
@@ -120,7 +120,7 @@ def check_dtype(name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
     return dtype
 
 
-def pick(name: str, what: str, shapes: Mapping[str, Sequence[int]], wanted: str | None, ndim: int = 2) -> str:
+def pick(name: str, what: str, shapes: Mapping[str, Sequence[object]], wanted: str | None, ndim: int = 2) -> str:
     """The tensor called `wanted`, or the only one of `ndim` dimensions."""
 
     def listing(names: Sequence[str]) -> str:
@@ -130,7 +130,7 @@ def pick(name: str, what: str, shapes: Mapping[str, Sequence[int]], wanted: str 
     if wanted is not None:
         if wanted not in shapes:
             raise SourceNotFoundError(
-                f"source {name!r} has no {what} {wanted!r}, found {listing(list(shapes)) or 'none'}; give one of these as name"
+                f"source {name!r} has no {what} {wanted!r}, found {listing(list(shapes)) or 'none'}; give one of these"
             )
         if len(shapes[wanted]) != ndim:
             raise bad(name, f"a {ndim}-D {what} {wanted!r}", f"{len(shapes[wanted])}-D", "choose another by name")
@@ -144,4 +144,6 @@ def pick(name: str, what: str, shapes: Mapping[str, Sequence[int]], wanted: str 
 
 
 def missing(package: str, extra: str) -> MissingDependencyError:
-    return MissingDependencyError(f'this source needs {package}, which is not installed; pip install "embstore[{extra}]"')
+    return MissingDependencyError(
+        f'this source needs {package}, which is not installed; pip install "embstore[{extra}]"'
+    )

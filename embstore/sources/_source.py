@@ -14,7 +14,7 @@ from ..errors import ConfigError, SourceError
 from ..method import FloatRows
 from ._io import FileReader, as_float32, check_dtype, table_shape
 from .base import Chunk, KeyType, Subwords
-from .keys import Keys, KeyList, as_keys
+from .keys import KeyList, Keys, as_keys
 
 Block = tuple[FloatRows, KeyList | None]
 
@@ -46,7 +46,7 @@ class BaseSource:
         given = as_keys(keys)
         expected = self.num_keys if self.subwords is not None else self.shape.num_embeddings
         if given.count != expected:
-            raise SourceError(f"source {self.name!r} needs {expected} keys, found {given.count}; give one key for each row")
+            raise SourceError(f"source {self.name!r} needs {expected} keys, found {given.count}; give one for each row")
         self._use(given)
         self._fingerprint = f"{self.fingerprint}+{given.fingerprint}"
 
@@ -73,7 +73,7 @@ class BaseSource:
             yield Chunk(at, rows, keys)
             at += len(rows)
         if at != total:
-            raise SourceError(f"source {self.name!r} is truncated: expected {total} rows, found {at}; get the file again")
+            raise SourceError(f"source {self.name!r} must have {total} rows, found {at}; get the file again")
 
     def close(self) -> None:
         """Release the file; chunks cannot be read afterwards."""
@@ -88,7 +88,9 @@ class BaseSource:
 class ArraySource(BaseSource):
     """Rows of a 2-D numpy array in memory."""
 
-    def __init__(self, array: npt.NDArray[Any], *, name: str = "array", format: str = "numpy", keys: Any = None) -> None:
+    def __init__(
+        self, array: npt.NDArray[Any], *, name: str = "array", format: str = "numpy", keys: Any = None
+    ) -> None:
         if array.ndim != 2:
             raise SourceError(f"source {name!r} must be a 2-D array, found {array.ndim}-D; reshape it to rows x dims")
         check_dtype(name, array.dtype)
@@ -103,7 +105,7 @@ class ArraySource(BaseSource):
         if not self._fingerprint or self._fingerprint.startswith("+"):
             digest = hashlib.blake2b(f"{self._array.dtype.str}{self._array.shape}".encode(), digest_size=16)
             for start in range(0, len(self._array), 4096):
-                digest.update(np.ascontiguousarray(self._array[start : start + 4096]).view(np.uint8))
+                digest.update(np.ascontiguousarray(self._array[start : start + 4096]).data)
             self._fingerprint = digest.hexdigest() + self._fingerprint
         return self._fingerprint
 
@@ -132,7 +134,7 @@ class SliceSource(BaseSource):
             except Exception as error:
                 # Each library has errors of its own for damaged chunks.
                 raise SourceError(
-                    f"source {self.name!r} is damaged: rows {at} to {stop} cannot be read ({first_line(error)}); get it again"
+                    f"source {self.name!r} is damaged in rows {at} to {stop}: {first_line(error)}; get it again"
                 ) from error
             yield as_float32(rows), None
 

@@ -32,7 +32,8 @@ class Subwords:
     """fastText's subword buckets, kept as the last rows of a table.
 
     An out-of-vocabulary word is the mean of the rows `first_row + h` over its character n-grams of
-    `minn` to `maxn` characters of "<word>", `h` = 32-bit FNV-1a of the n-gram's UTF-8 (bytes taken as signed), mod `buckets`.
+    `minn` to `maxn` characters of "<word>", `h` = 32-bit FNV-1a of the n-gram's UTF-8 (bytes taken as signed), modulo
+    `buckets`.
     """
 
     minn: int
@@ -63,7 +64,9 @@ class RowSource(Protocol):
     key_type: KeyType | None
     num_keys: int
     subwords: Subwords | None
-    fingerprint: str
+
+    @property
+    def fingerprint(self) -> str: ...
 
     def chunks(self, max_rows: int, start: int = 0) -> Iterator[Chunk]:
         """Rows in order from `start`, at most `max_rows` at a time. May be called again for a second pass."""

@@ -74,6 +74,8 @@ class Words:
         self.fingerprint = fingerprint
 
     def slice(self, start: int, stop: int) -> list[bytes]:
+        if start >= self.count:
+            return []
         at = int(self._ends[start - 1]) if start else 0
         out = []
         for end in self._ends[start:stop].tolist():
@@ -259,7 +261,7 @@ def _read_dictionary(
         return words, None
     pairs = np.frombuffer(cursor.read(8 * pruned), "<i4").reshape(-1, 2).astype(np.int64)
     order = np.argsort(pairs[:, 0])
-    if pruned and not (0 <= pairs[:, 1].min() and pairs[:, 1].max() < pruned):
+    if pruned and not (pairs[:, 1].min() >= 0 and pairs[:, 1].max() < pruned):
         raise bad(reader.name, f"pruned buckets below {pruned}", int(pairs[:, 1].max()), "get the file again")
     return words, (pairs[order, 0], pairs[order, 1])
 

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from ..errors import SourceError, SourceNotFoundError, SourceTypeError
 from .base import KeyType
 
-KeyList: TypeAlias = "list[str] | npt.NDArray[Any]"
-Take: TypeAlias = "Callable[[int], KeyList]"
+KeyList: TypeAlias = list[str] | npt.NDArray[Any]
+Take: TypeAlias = Callable[[int], KeyList]
 
 MAX_LINE = 1 << 26
 
@@ -122,7 +122,9 @@ def is_utf8(data: bytes) -> bool:
 
 
 def not_utf8(name: str, row: int, key: bytes) -> SourceError:
-    return SourceError(f"source {name!r} must have UTF-8 keys, found {key[:40]!r} in row {row}; fix or re-encode that key")
+    return SourceError(
+        f"source {name!r} must have UTF-8 keys, found {key[:40]!r} in row {row}; fix or re-encode that key"
+    )
 
 
 def line_blocks(path: Path, *, skip: int = 0) -> Iterator[list[bytes]]:
@@ -138,7 +140,7 @@ def line_blocks(path: Path, *, skip: int = 0) -> Iterator[list[bytes]]:
                 block = stream.read(1 << 21)
             except (EOFError, zlib.error, gzip.BadGzipFile) as error:
                 raise SourceError(
-                    f"source {path.name!r} must be whole gzip data, found it truncated or damaged ({error}); get it again"
+                    f"source {path.name!r} must be whole gzip data, found it damaged ({error}); get it again"
                 ) from None
             lines = (rest + block).split(b"\n")
             rest = lines.pop()

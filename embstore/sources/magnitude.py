@@ -34,10 +34,12 @@ class MagnitudeSource(BaseSource):
             columns = [f"dim_{i}" for i in range(dims)] if dims < 2000 else []
             has = [c[1].decode() for c in self._ask("PRAGMA table_info(magnitude)")]
             if not columns or not {"key", "magnitude", *columns} <= set(has):
-                raise bad(reader.name, f"columns key, dim_0 to dim_{dims - 1} and magnitude", len(has), "is it .magnitude?")
+                raise bad(
+                    reader.name, f"columns key, dim_0 to dim_{dims - 1} and magnitude", len(has), "is it .magnitude?"
+                )
             found = next(self._ask("SELECT COUNT(*) FROM magnitude"))[0]
             if found != rows:
-                raise bad(reader.name, f"{rows} rows", found, "it is damaged, get the file again")
+                raise bad(reader.name, f"{rows} rows", found, "get the file again")
         except SourceError:
             self._db.close()
             raise
@@ -75,9 +77,9 @@ class MagnitudeSource(BaseSource):
                 fields.setdefault(key.decode("utf-8", "replace"), value)
         for name in ("size", "dim", "precision"):
             if not 0 <= fields.get(name, -1) <= 2**40:
-                raise bad(self._reader.name, f"a count {name!r}", fields.get(name), "it is damaged, get the file again")
+                raise bad(self._reader.name, f"a count {name!r}", fields.get(name), "get the file again")
         if fields["precision"] > 18:
-            raise bad(self._reader.name, "a precision up to 18", fields["precision"], "it is damaged, get the file again")
+            raise bad(self._reader.name, "a precision up to 18", fields["precision"], "get the file again")
         return fields
 
     def _blocks(self, max_rows: int, start: int) -> Iterator[Block]:
@@ -95,7 +97,9 @@ class MagnitudeSource(BaseSource):
     def _decode(self, block: list[tuple[Any, ...]], first: int) -> Block:
         for i, row in enumerate(block):
             if not isinstance(row[0], bytes) or not all(isinstance(v, int | float) for v in row[1:]):
-                raise bad(self.name, "a key and numbers in each row", f"something else in row {first + i}", "get it again")
+                raise bad(
+                    self.name, "a key and numbers in each row", f"something else in row {first + i}", "get it again"
+                )
             if not is_utf8(row[0]):
                 raise not_utf8(self.name, first + i, row[0])
         values = np.array([row[1:] for row in block], np.float64)

@@ -201,7 +201,9 @@ def _load_fortran(
 ) -> BaseSource:
     # Columns of a compressed member cannot be reached without unpacking all of it.
     if header.nbytes > LOAD_LIMIT:
-        raise bad(reader.name, "row order in a compressed .npz", "Fortran order", "save it with numpy.ascontiguousarray")
+        raise bad(
+            reader.name, "row order in a compressed .npz", "Fortran order", "save it with numpy.ascontiguousarray"
+        )
     array = _data(reader, archive, info, header).reshape(header.shape, order="F")
     reader.close()
     source = ArraySource(array, name=reader.name, format="npz")

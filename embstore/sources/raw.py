@@ -31,7 +31,9 @@ def open_raw(reader: FileReader, dtype: Any, shape: Sequence[int] | None) -> Bas
     if rows < 1 or dims < 1:
         raise ConfigError(f"shape must have positive sizes and at most one -1, found {tuple(shape)}; correct it")
     if rows * dims * unit != reader.size:
-        raise bad(reader.name, f"{rows * dims * unit} bytes ({rows} x {dims} x {unit})", reader.size, "check dtype and shape")
+        raise bad(
+            reader.name, f"{rows * dims * unit} bytes ({rows} x {dims} x {unit})", reader.size, "check dtype and shape"
+        )
     return MatrixSource(
         reader,
         format="raw",

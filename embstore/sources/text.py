@@ -120,7 +120,9 @@ class TextSource(BaseSource):
         extra = fields[0].split()[1:] if fields else []
         if len(fields) != dims + 1 or any(is_number(f) for f in extra):
             found = len(line.split()) - 1
-            raise bad(self.name, f"a key and {dims} values in each row", f"{found} values in row {row}", "correct that line")
+            raise bad(
+                self.name, f"a key and {dims} values in each row", f"{found} values in row {row}", "correct that line"
+            )
         return fields[0], b" ".join(fields[1:])
 
     def _floats(self, numbers: list[bytes], first: int) -> FloatRows:

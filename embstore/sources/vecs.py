@@ -43,7 +43,9 @@ def open_vecs(reader: FileReader, format: str) -> BaseSource:
         widths = raw[:, :4].copy().view("<i4")[:, 0]
         if (widths != dims).any():
             row = int(np.argmax(widths != dims))
-            raise bad(reader.name, f"{dims} dims in every row", f"{widths[row]} in row {first + row}", "split it by width")
+            raise bad(
+                reader.name, f"{dims} dims in every row", f"{widths[row]} in row {first + row}", "split it by width"
+            )
         return raw[:, 4:].copy().view(values)
 
     return MatrixSource(

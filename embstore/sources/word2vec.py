@@ -71,14 +71,19 @@ class Word2vecSource(BaseSource):
         while row < total:
             n = min(max_rows, total - row) if row >= start else min(max_rows, start - row)
             rows = np.empty((n, dims), "<f4")
-            flat = memoryview(rows.reshape(-1).view(np.uint8))
+            flat = rows.reshape(-1).view(np.uint8).data
             words: list[bytes] = []
             self._marks[row] = base + pos
             for i in range(n):
                 blank = buffer.find(b" ", pos)
                 while blank < 0 or blank + 1 + width > len(buffer):
                     if blank < 0 and len(buffer) - pos > MAX_KEY:
-                        raise bad(self.name, "a blank after each key", f"none in row {row}", "the file is damaged, get it again")
+                        raise bad(
+                            self.name,
+                            "a blank after each key",
+                            f"none in row {row}",
+                            "the file is damaged, get it again",
+                        )
                     more()
                     blank = buffer.find(b" ", pos)
                 words.append(buffer[pos:blank].lstrip(b"\n"))
@@ -89,7 +94,9 @@ class Word2vecSource(BaseSource):
                 yield rows.astype(np.float32, copy=False), self._keys_of(words, row - n)
         rest = self._reader.read(base + pos, min(self._reader.size - base - pos, 4096))
         if rest.strip():
-            raise bad(self.name, f"{total} rows as its header says", "more bytes after them", "the header or file is damaged")
+            raise bad(
+                self.name, f"{total} rows as its header says", "more bytes after them", "the header or file is damaged"
+            )
 
     def _keys_of(self, words: list[bytes], first: int) -> list[str]:
         try:
