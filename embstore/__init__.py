@@ -1,5 +1,47 @@
-"""embstore: compressed embedding tables in one open format."""
+"""embstore: compressed embedding tables in one open format.
+
+>>> import numpy as np, tempfile, embstore
+>>> rows = np.random.default_rng(0).standard_normal((1000, 64), dtype=np.float32)
+>>> table = embstore.compress(rows, tempfile.mkdtemp() + "/items", method="int8")
+>>> table.lookup([3, 1, 4]).shape
+(3, 64)
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .compress import compress as compress
+    from .kernels import get_num_threads as get_num_threads
+    from .kernels import set_num_threads as set_num_threads
+    from .table import Table as Table
+    from .table import open as open
+
+_PUBLIC = {
+    "compress": "compress",
+    "open": "table",
+    "Table": "table",
+    "set_num_threads": "kernels",
+    "get_num_threads": "kernels",
+}
+
+__all__ = ["Table", "__version__", "compress", "get_num_threads", "open", "set_num_threads"]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when first asked for, so that `import embstore` stays cheap.
+    module = _PUBLIC.get(name)
+    if module is None:
+        raise AttributeError(f"module 'embstore' has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(f".{module}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -67,7 +67,7 @@ def pad_to_lanes(x: F32, value: float | None) -> F32:
 
 def lane_sum(x: F32) -> F32:
     """Row sums over 16 lanes, then a tree: the order of `sum` in `_affine_encode.h`."""
-    parts = x.reshape(len(x), -1, LANES)
+    parts = x.reshape(len(x), x.shape[1] // LANES, LANES)
     acc = np.zeros((len(x), LANES), np.float32)
     for k in range(parts.shape[1]):
         acc = acc + parts[:, k]

@@ -1,0 +1,407 @@
+"""An open table: ids or keys in, vectors out."""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from . import kernels, oov, registry
+from .errors import (
+    ConfigError,
+    FormatError,
+    FormatVersionError,
+    IdRangeError,
+    IdTypeError,
+    NoKeysError,
+    ShapeError,
+)
+from .format.reader import StoredTable, open_table
+from .method import Ids, Method
+from .sources.base import Subwords
+
+if TYPE_CHECKING:
+    from .format.keys import Keys
+    from .format.verify import Fault
+
+Floats = npt.NDArray[Any]
+Oov = str | int
+
+
+def open(path: str | os.PathLike[str], mmap: bool = True) -> Table:
+    """Open a table.
+
+    Parameters
+    ----------
+    path : directory of the table.
+    mmap : map the files, so that opening costs about a millisecond and processes share memory; False reads
+        everything into memory now.
+
+    Raises
+    ------
+    TableNotFoundError, FormatError, FormatVersionError, CorruptionError : nothing there; metadata not as the format
+        allows; written by a newer embstore; a file missing or of the wrong size.
+    """
+    return Table(open_table(path, mmap))
+
+
+class Table:
+    """A compressed table of `num_embeddings` rows of `embedding_dim` values. Made by `open` and `compress`.
+
+    Safe to use from many threads at once, after fork, and to pickle (the path travels, not the data).
+    """
+
+    def __init__(self, stored: StoredTable, backend: str | None = None) -> None:
+        self._stored = stored
+        self._method = _resolved(stored)
+        self._bound, self._choice = kernels.bind(
+            self._method, stored.shape, stored.rows_per_shard, stored.shards, stored.shared, backend
+        )
+        self._keys: Keys | None = None
+        self._norm: float | None = None
+        self._dim = stored.shape.embedding_dim
+
+    @property
+    def num_embeddings(self) -> int:
+        """Number of rows, subword rows of a fastText model included."""
+        return self._stored.shape.num_embeddings
+
+    @property
+    def embedding_dim(self) -> int:
+        """Values per row."""
+        return self._dim
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes a lookup by id needs: every array, shared ones too; keys and checksums come on top on disk."""
+        return self._stored.nbytes
+
+    @property
+    def method(self) -> Method:
+        """The compression method, resolved, as stored."""
+        return self._method
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The `embstore` object of the table's `zarr.json`."""
+        return self._stored.metadata
+
+    @property
+    def path(self) -> str:
+        """The table's directory."""
+        return self._stored.path
+
+    @property
+    def keys(self) -> Keys | None:
+        """The keys of the first `len(keys)` rows, or None."""
+        if self._keys is None and self._stored.keys is not None:
+            from .format.keys import Keys
+
+            self._keys = Keys.open(self._stored.path, self._stored.keys)
+        return self._keys
+
+    @property
+    def subwords(self) -> Subwords | None:
+        """fastText's subword buckets, when the table was made from a model that has them."""
+        return None if self._stored.subwords is None else Subwords(**self._stored.subwords)
+
+    def explain(self) -> str:
+        """Which kernel serves lookups and bags, and why."""
+        return f"lookup, bag: {self._choice.backend} ({self._choice.reason}), {kernels.get_num_threads()} threads"
+
+    def __len__(self) -> int:
+        return self.num_embeddings
+
+    def __repr__(self) -> str:
+        return f"<embstore.Table {self.num_embeddings} x {self._dim}, {self._method!r}, {self.nbytes:,} bytes>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (self._stored.path,)
+
+    def __contains__(self, key: object) -> bool:
+        return self._need_keys("`in`").__contains__(key)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Nothing to close: mappings go with the last array that uses them."""
+
+    def __getitem__(self, item: Any) -> Floats:
+        """`table[5]`, `table["word"]`, `table[[1, 2]]`, `table[10:20]`: float32 rows; see `lookup`."""
+        if type(item) is int:
+            return self._one(item)
+        if isinstance(item, slice):
+            return self.lookup(np.arange(*item.indices(self.num_embeddings), dtype=np.int64))
+        return self.lookup(item)
+
+    def _one(self, row: int) -> Floats:
+        out = np.empty(self._dim, np.float32)
+        if not -(2**63) <= row < 2**63 or self._bound.lookup_one(row, out) >= 0:
+            raise self._out_of_range(row)
+        return out
+
+    def lookup(
+        self,
+        ids_or_keys: Any,
+        out: Floats | None = None,
+        *,
+        oov: Oov = "raise",
+        by: Literal["id", "key"] | None = None,
+        return_mask: bool = False,
+    ) -> Any:
+        """Rows by id or key.
+
+        Parameters
+        ----------
+        ids_or_keys : an id, a key, or an array or sequence of either, of any shape. Integers are row ids and text is
+            keys; a table with 64-bit integer keys takes them with `by="key"`.
+        out : C-contiguous float32 or float16 array of shape (*ids.shape, embedding_dim) to fill and return; by
+            default a new float32 array.
+        oov : what an unknown key gives: "raise", "zeros", a row id, "ngrams" (a deterministic vector from the key's
+            characters) or "subwords" (fastText's own vector).
+        by : "id" or "key" to say which the integers are.
+        return_mask : also return a bool array of shape ids.shape, True where the key was known.
+
+        Returns
+        -------
+        float array of shape (*ids.shape, embedding_dim), or (array, mask).
+
+        Raises
+        ------
+        IdRangeError, IdTypeError : an id negative or too large; ids that are not integers.
+        UnknownKeyError, NoKeysError : a key that is not there, under `oov="raise"`; a table without keys.
+        ShapeError : an `out` of the wrong shape, dtype or order.
+        """
+        if by not in (None, "id", "key"):
+            raise ConfigError(f"by must be 'id' or 'key', found {by!r}; leave it out to let text be keys")
+        if type(ids_or_keys) is int and by != "key" and out is None and not return_mask:
+            return self._one(ids_or_keys)
+        if by == "key" or (by is None and _is_text(ids_or_keys)):
+            return self._lookup_keys(ids_or_keys, out, oov, return_mask)
+        ids = _as_ids(ids_or_keys)
+        rows = self._gather(ids, out)
+        return (rows, np.ones(ids.shape, bool)) if return_mask else rows
+
+    def _gather(self, ids: Ids, out: Floats | None) -> Floats:
+        out = self._check_out(out, ids.shape)
+        flat = ids.reshape(-1)
+        target = out.reshape(-1, self._dim)
+        if out.dtype == np.float16:
+            bad = self._bound.lookup_half(flat, target.view(np.uint16), kernels.get_num_threads())
+        else:
+            bad = self._bound.lookup(flat, target, kernels.get_num_threads())
+        if bad >= 0:
+            raise self._out_of_range(int(flat[bad]), bad if ids.ndim else None)
+        return out
+
+    def _out_of_range(self, row: int, position: int | None = None) -> IdRangeError:
+        where = "" if position is None else f" at position {position}"
+        hint = "negative ids do not count from the end; use num_embeddings - k" if row < 0 else "check the ids"
+        if self.num_embeddings == 0:
+            return IdRangeError(f"the table has no rows, found id {row}{where}; check the source it was made from")
+        return IdRangeError(f"ids must be from 0 to {self.num_embeddings - 1}, found {row}{where}; {hint}")
+
+    def _check_out(self, out: Floats | None, shape: tuple[int, ...]) -> Floats:
+        want = (*shape, self._dim)
+        if out is None:
+            return np.empty(want, np.float32)
+        if not isinstance(out, np.ndarray):
+            raise ShapeError(f"out must be a numpy array, found {type(out).__name__}; pass np.empty({want}, 'float32')")
+        if out.dtype not in (np.float32, np.float16) or not out.dtype.isnative:
+            raise ShapeError(f"out must be float32 or float16, found {out.dtype}; pass np.empty({want}, 'float32')")
+        if out.shape != want:
+            raise ShapeError(f"out must have shape {want}, found {out.shape}; one row of {self._dim} values for each id")
+        if not out.flags.c_contiguous or not out.flags.writeable or not out.flags.aligned:
+            raise ShapeError("out must be C-contiguous, aligned and writeable, found another layout; pass a fresh np.empty")
+        return out
+
+    def _need_keys(self, what: str) -> Keys:
+        keys = self.keys
+        if keys is None:
+            raise NoKeysError(f"{what} needs a table with keys, found one with ids only; compress it with keys=...")
+        return keys
+
+    def _lookup_keys(self, batch: Any, out: Floats | None, policy: Oov, return_mask: bool) -> Any:
+        keys = self._need_keys("lookup by key")
+        kind = self._stored.keys["type"] if self._stored.keys else None
+        chosen = oov.parse(
+            policy, num_embeddings=self.num_embeddings, key_type=kind, subwords=self.subwords
+        )
+        single = isinstance(batch, (str, bytes)) or np.ndim(batch) == 0
+        if single:
+            ids = np.array(keys.id(_plain(batch)), np.int64)
+        else:
+            shape = np.shape(batch) if isinstance(batch, (np.ndarray, list, tuple)) else (len(batch),)
+            flat = np.reshape(np.asarray(batch, object), -1).tolist() if len(shape) > 1 else batch
+            ids = keys.ids(flat).reshape(shape)
+        known = ids >= 0
+        if not known.all():
+            lost = np.atleast_1d(~known).reshape(-1)
+            missing = [batch] if single else [flat[i] for i in np.flatnonzero(lost)]
+            if chosen.kind == "raise":
+                raise keys.missing_error(_plain(missing[0]))
+            rows = self._gather(np.where(known, ids, 0), out) if self.num_embeddings else self._check_out(out, ids.shape)
+            rows.reshape(-1, self._dim)[lost] = self._unknown([_plain(k) for k in missing], chosen)
+        else:
+            rows = self._gather(ids, out)
+        return (rows, known) if return_mask else rows
+
+    def _unknown(self, missing: list[Any], policy: oov.OovPolicy) -> Floats:
+        if policy.kind == "row":
+            return self._one(policy.row)
+        if policy.kind == "zeros":
+            return np.zeros(self._dim, np.float32)
+        if policy.kind == "subwords":
+            subwords = self.subwords
+            assert subwords is not None  # parse refused it otherwise
+            return self.bag(*oov.subword_bags(missing, subwords), mode="mean")
+        return np.stack([oov.ngram_vector(key, self._dim, self._typical_norm()) for key in missing])
+
+    def _typical_norm(self) -> float:
+        """Mean norm of up to 1,024 rows spread evenly over the table: the length of "ngrams" vectors."""
+        if self._norm is None:
+            at = np.unique(np.linspace(0, self.num_embeddings - 1, 1024).astype(np.int64))
+            norms = np.linalg.norm(self._gather(at, None).astype(np.float64), axis=1)
+            norms = norms[np.isfinite(norms)]
+            self._norm = float(norms.mean()) if len(norms) else 1.0
+        return self._norm
+
+    def bag(
+        self,
+        input: Any,
+        offsets: Any = None,
+        mode: Literal["sum", "mean", "max"] = "sum",
+        per_sample_weights: Any = None,
+        include_last_offset: bool = False,
+    ) -> npt.NDArray[np.float32]:
+        """Pooled rows, with the meaning of `torch.nn.functional.embedding_bag`.
+
+        Parameters
+        ----------
+        input : row ids; 2-D of shape (bags, length), or 1-D with `offsets`.
+        offsets : 1-D integers, where each bag starts in `input`; the first is 0, none decreases.
+        mode : "sum", "mean" or "max"; an empty bag gives zeros.
+        per_sample_weights : floats of the shape of `input`, for "sum" only.
+        include_last_offset : `offsets` has one more entry, the end of the last bag.
+
+        Returns
+        -------
+        float32 array of shape (bags, embedding_dim). Rows are added in the order of `input`, in float32.
+        """
+        ids = _as_ids(input)
+        if mode not in kernels.BAG_MODES:
+            raise ConfigError(f"mode must be sum, mean or max, found {mode!r}; choose one of these")
+        if ids.ndim == 2:
+            if offsets is not None:
+                raise ShapeError("offsets must be left out for a 2-D input, found both; flatten input or drop offsets")
+            bounds = np.arange(ids.shape[0] + 1, dtype=np.int64) * ids.shape[1]
+        elif ids.ndim == 1:
+            bounds = _bounds(ids, offsets, include_last_offset)
+        else:
+            raise ShapeError(f"input must be 1-D with offsets, or 2-D, found {ids.ndim}-D; reshape it")
+        weights = None
+        if per_sample_weights is not None:
+            if mode != "sum":
+                raise ConfigError(f"per_sample_weights need mode 'sum', found {mode!r}; drop one of them")
+            weights = np.ascontiguousarray(per_sample_weights, np.float32)
+            if weights.shape != ids.shape:
+                raise ShapeError(f"per_sample_weights must have input's shape {ids.shape}, found {weights.shape}")
+            weights = weights.reshape(-1)
+        out = np.empty((len(bounds) - 1, self._dim), np.float32)
+        flat = ids.reshape(-1)
+        bad = self._bound.bag(flat, bounds, weights, kernels.BAG_MODES.index(mode), out, kernels.get_num_threads())
+        if bad >= 0:
+            raise self._out_of_range(int(flat[bad]), bad)
+        return out
+
+    def blocks(self, max_rows: int = 65536) -> Iterator[npt.NDArray[np.float32]]:
+        """Every row in order, decoded, as float32 blocks of shape (n, embedding_dim), n <= `max_rows`."""
+        for start in range(0, self.num_embeddings, max_rows):
+            yield self._gather(np.arange(start, min(start + max_rows, self.num_embeddings), dtype=np.int64), None)
+
+    def verify(self) -> list[Fault]:
+        """Read everything once against its checksums; one fault per damaged block, none when all is well."""
+        from .format.verify import verify
+
+        return verify(self._stored)
+
+
+def _resolved(stored: StoredTable) -> Method:
+    """The stored method, which must be known here and store exactly the arrays it says."""
+    try:
+        cls = registry.get(stored.method_id)
+    except ConfigError as error:
+        raise FormatVersionError(
+            f"the table's method {stored.method_id!r} is not installed here ({error}); install the package that has it"
+        ) from error
+    if stored.method_version > cls.version:
+        raise FormatVersionError(
+            f"the table needs version {stored.method_version} of method {cls.id!r}, found {cls.version}; upgrade embstore"
+        )
+    try:
+        method: Method = registry.create(stored.method_id, stored.config)
+        expected = method.layout(stored.shape)
+        resolved = method.resolve(stored.shape) == method
+    except (ConfigError, ShapeError, TypeError) as error:
+        raise FormatError(f"the table's config {stored.config} does not fit {cls.id!r}: {error}") from error
+    free = {spec.name: spec for spec in stored.specs}
+    if not resolved or [s.name for s in expected] != [s.name for s in stored.specs] or any(
+        free[s.name].dtype != s.dtype or free[s.name].partition != s.partition or free[s.name].shape != s.shape
+        for s in expected
+    ):
+        raise FormatError(
+            f"the arrays of a {cls.id!r} table must be {expected}, found {stored.specs}; the metadata was changed"
+        )
+    return method
+
+
+def _is_text(value: Any) -> bool:
+    while isinstance(value, (list, tuple)) and len(value):
+        value = value[0]
+    if isinstance(value, (str, bytes)):
+        return True
+    dtype = getattr(value, "dtype", None)
+    if isinstance(dtype, np.dtype):
+        return dtype.kind in "UST" or (dtype.kind == "O" and value.size > 0 and isinstance(value.flat[0], str))
+    return "string" in str(getattr(value, "type", ""))
+
+
+def _plain(key: Any) -> Any:
+    return key.as_py() if hasattr(key, "as_py") else key.item() if isinstance(key, np.generic) else key
+
+
+def _as_ids(value: Any) -> Ids:
+    ids = np.asarray(value)
+    if ids.dtype.kind not in "iu":
+        if ids.size == 0 and not isinstance(value, np.ndarray):
+            return ids.astype(np.int64)
+        if ids.dtype == object and ids.size and all(type(v) is int for v in ids.flat):
+            # Python integers beyond 64 bits: out of range for every table, and named as such by the kernel's check.
+            return np.where(np.abs(ids) < 2**62, ids, -1).astype(np.int64)
+        raise IdTypeError(f"ids must be integers, found {ids.dtype}; convert them with .astype('int64')")
+    if ids.dtype == np.uint64 and ids.size and int(ids.max()) >= 2**63:
+        raise IdRangeError(f"ids must be below 2**63, found {int(ids.max())}; check the ids")
+    return np.ascontiguousarray(ids, np.int64).reshape(ids.shape)
+
+
+def _bounds(ids: Ids, offsets: Any, include_last_offset: bool) -> Ids:
+    if offsets is None:
+        raise ShapeError("offsets must be given for a 1-D input, found none; pass them or a 2-D input")
+    bounds = _as_ids(offsets)
+    if bounds.ndim != 1 or (len(bounds) == 0 and (include_last_offset or ids.size)):
+        raise ShapeError(f"offsets must be 1-D with an entry for each bag, found shape {bounds.shape}; pass where each bag starts")
+    if len(bounds) and bounds[0] != 0:
+        raise ShapeError(f"offsets must begin with 0, found {bounds[0]}; the first bag starts at the first id")
+    if not include_last_offset:
+        bounds = np.append(bounds, ids.size)
+    elif bounds[-1] != ids.size:
+        raise ShapeError(f"the last offset must be the {ids.size} ids of input, found {bounds[-1]}; drop include_last_offset?")
+    if (np.diff(bounds) < 0).any():
+        at = int(np.argmax(np.diff(bounds) < 0))
+        raise ShapeError(f"offsets must not decrease nor pass the {ids.size} ids, found {bounds[at]} before {bounds[at + 1]}")
+    return bounds

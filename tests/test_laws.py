@@ -1,0 +1,120 @@
+"""The laws of docs/design.md §8 over the whole registry."""
+
+import itertools
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import embstore
+from embstore import errors, format, native, registry
+from embstore.method import RowMethod
+from embstore.testing import check_method, make_rows, pooled
+
+CONFIGS = {
+    "block_size": (None, 16, 24, 64),
+    "symmetric": (False, True),
+    "scale_dtype": ("float16", "float32", "uint8"),
+    "range": ("lse", "minmax"),
+}
+
+
+def variants(method_id: str) -> list[RowMethod]:
+    cls = registry.get(method_id)
+    fields = [f for f in CONFIGS if f in cls.__dataclass_fields__]
+    found = []
+    for values in itertools.product(*(CONFIGS[f] for f in fields)):
+        try:
+            found.append(cls.from_config(dict(zip(fields, values, strict=True))))
+        except errors.ConfigError:
+            assert "uint8" in values  # the one value that only some methods take
+    return found
+
+
+ALL = [m for name in registry.names() for m in variants(name)]
+
+
+@pytest.mark.parametrize("method", ALL, ids=repr)
+def test_every_config(method):
+    check_method(method, rows=67, dim=50)
+
+
+@pytest.mark.parametrize("dim", [1, 3, 16, 31, 64, 97, 128, 129, 300])
+@pytest.mark.parametrize("name", registry.names())
+def test_every_dim(name, dim):
+    check_method(registry.get(name)(), rows=33, dim=dim)
+
+
+@given(st.sampled_from(ALL), st.integers(0, 40), st.integers(1, 150), st.integers(0, 2**31))
+@settings(max_examples=60, deadline=None)
+def test_any_shape(method, rows, dim, seed):
+    check_method(method, rows, dim, seed)
+
+
+def test_large_outputs_that_bypass_the_cache():
+    for dim in (50, 128):
+        n = (9 << 20) // (4 * dim)
+        check_method(registry.get("int8")(), rows=n, dim=dim)
+
+
+@pytest.mark.parametrize("isa", ["avx2", "ref"])
+def test_other_instruction_sets(isa):
+    if isa not in native.require("the test").usable_isas():
+        pytest.skip(f"this processor has no {isa}")
+    code = (
+        "from embstore import registry\nfrom embstore.testing import check_method\n"
+        "for name in registry.names():\n    for dim in (5, 50, 128): check_method(registry.get(name)(), 40, dim)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "EMBSTORE_ISA": isa}, check=True, timeout=300)
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_on_disk(name, tmp_path):
+    """Mapped = in memory = reference; layout bytes = bytes on disk; same seed, same bytes, any thread count."""
+    rows = make_rows(3000, 50, hostile=False)
+    embstore.set_num_threads(1)
+    table = embstore.compress(rows, tmp_path / "one", method=name)
+    embstore.set_num_threads(2)
+    embstore.compress(rows, tmp_path / "two", method=name)
+    embstore.set_num_threads(None)
+    files = sorted(p.relative_to(tmp_path / "one") for p in (tmp_path / "one").rglob("*") if p.is_file())
+    assert files == sorted(p.relative_to(tmp_path / "two") for p in (tmp_path / "two").rglob("*") if p.is_file())
+    for file in files:
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), file
+    stored = format.open_table(tmp_path / "one")
+    assert sum(a.nbytes for s in stored.shards for a in s.values()) + sum(
+        a.nbytes for a in stored.shared.values()
+    ) == table.nbytes
+    ids = np.random.default_rng(0).integers(0, 3000, 500)
+    reference = embstore.Table(stored, backend="numpy").lookup(ids)
+    assert np.array_equal(table.lookup(ids), reference)
+    assert np.array_equal(embstore.open(tmp_path / "one", mmap=False).lookup(ids), reference)
+    assert np.array_equal(table[7], table.lookup([7])[0])
+    assert table.verify() == []
+
+
+def test_bags_mean_what_torch_means(tmp_path):
+    torch = pytest.importorskip("torch")
+    rows = make_rows(500, 24, hostile=False)
+    table = embstore.compress(rows, tmp_path / "t", method="int8")
+    weight = torch.from_numpy(table.lookup(np.arange(500)))
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, 500, 200)
+    weights = rng.standard_normal(200).astype(np.float32)
+    for offsets, last in (([0, 0, 7, 7, 60, 200], True), ([0, 0, 7, 7, 60, 200], False), ([0], False)):
+        for mode, w in (("sum", None), ("mean", None), ("max", None), ("sum", weights)):
+            want = torch.nn.functional.embedding_bag(
+                torch.from_numpy(ids), weight, torch.tensor(offsets), mode=mode, include_last_offset=last,
+                per_sample_weights=None if w is None else torch.from_numpy(w),
+            )  # fmt: skip
+            got = table.bag(ids, offsets, mode, w, last)
+            np.testing.assert_allclose(got, want.numpy(), rtol=1e-5, atol=1e-5 * float(np.abs(rows).max()))
+            bounds = np.append(offsets, 200)[: len(got) + 1]
+            assert np.array_equal(got, pooled(table.lookup(ids), bounds, mode, w))
+    square = ids.reshape(20, 10)
+    want = torch.nn.functional.embedding_bag(torch.from_numpy(square), weight, mode="sum")
+    np.testing.assert_allclose(table.bag(square), want.numpy(), rtol=1e-4, atol=1e-4)
