@@ -138,12 +138,14 @@ def test_many_shards_open_fast(tmp_path: Path) -> None:
     mp = pytest.MonkeyPatch()
     mp.setattr("embstore.format.layout.SHARD_BYTES", 1 << 16)
     mp.setattr("embstore.format.layout.CHUNK_BYTES", 1 << 12)
-    with mp.context():
-        with TableWriter(
+    with (
+        mp.context(),
+        TableWriter(
             tmp_path / "t", shape=TableShape(n, width), method_id="toy", method_version=1, config={}, specs=spec
-        ) as w:
-            w.append({"codes": np.zeros((n, width), np.uint8), "scale": np.zeros((n, 1), np.float16)})
-            w.finish()
+        ) as w,
+    ):
+        w.append({"codes": np.zeros((n, width), np.uint8), "scale": np.zeros((n, 1), np.float16)})
+        w.finish()
     mp.undo()
     times = []
     for _ in range(5):
