@@ -13,14 +13,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from .table import Table
 
 app = typer.Typer(
     name="embstore",
@@ -70,19 +65,6 @@ def _assignments(values: list[str]) -> dict[str, Any]:
     return config
 
 
-def _budget(text: str | None) -> int | float | str | None:
-    """Digits are bytes, other numbers a ratio; the rest ("10%", "4bpd", "64MB") is left to the library."""
-    if text is None:
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        try:
-            return float(text)
-        except ValueError:
-            return text
-
-
 def _shape(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
@@ -124,13 +106,6 @@ def _bytes(n: float) -> str:
             return f"{n:.0f} {unit}" if unit == "B" else f"{n:.2f} {unit}"
         n /= 1000
     return f"{n:.2f} TB"
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    # Markup off: a key or a path with brackets is not an instruction.
-    return Console(markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 def _print_fields(fields: list[tuple[str, str]]) -> None:
@@ -212,17 +187,27 @@ def compress(
 ) -> None:
     """Compress a file of embeddings into a table."""
     config = _assignments(set_ or [])
-    reading = {"format": format, "name": name, "key_column": key_column, "dtype": dtype, "shape": _shape(shape)}
-    from .compress import compress as run
+    reading: dict[str, Any] = {
+        "format": format,
+        "name": name,
+        "key_column": key_column,
+        "dtype": dtype,
+        "shape": _shape(shape),
+    }
+    import inspect as signatures
+
+    from . import compress as run
     from .report import sampled_error
     from .sources import open_source
 
+    for field in sorted(set(config) & set(signatures.signature(run).parameters)):
+        raise typer.BadParameter(f"--set gives config fields of the method, found {field!r}; see --{field}")
     with _progress("compressing", as_json) as progress:
         table = run(
             source,
             dest,
             method,
-            budget=_budget(budget),
+            budget=budget,
             keys=keys,
             overwrite=overwrite,
             nonfinite=nonfinite.value,
@@ -237,8 +222,8 @@ def compress(
     before = 4 * table.num_embeddings * table.embedding_dim
     done = {
         "path": dest,
-        "method": _method_id(table),
-        "config": _method_config(table),
+        "method": table.method.id,
+        "config": table.method.config(),
         "num_embeddings": table.num_embeddings,
         "embedding_dim": table.embedding_dim,
         "nbytes_float32": before,
@@ -254,7 +239,7 @@ def compress(
     _print_fields(
         [
             ("table", dest),
-            ("method", f"{done['method']} ({_config_text(_method_config(table))})"),
+            ("method", f"{done['method']} ({_config_text(table.method.config())})"),
             ("rows x dims", f"{table.num_embeddings:,} x {table.embedding_dim}"),
             ("float32", _bytes(before)),
             ("compressed", f"{_bytes(table.nbytes)} ({done['bytes_per_row']:.1f} bytes per row)"),
@@ -262,15 +247,6 @@ def compress(
             ("relative squared error", shown),
         ]
     )
-
-
-def _method_id(table: Table) -> str:
-    method = table.method
-    return method if isinstance(method, str) else method.id
-
-
-def _method_config(table: Table) -> dict[str, Any]:
-    return table.method.config()
 
 
 @app.command()
@@ -288,8 +264,8 @@ def inspect(table: TablePath, as_json: AsJson = False) -> None:
     keys = None if opened.keys is None else {"type": opened.keys.type, "count": len(opened.keys)}
     done = {
         "path": table,
-        "method": _method_id(opened),
-        "config": _method_config(opened),
+        "method": opened.method.id,
+        "config": opened.method.config(),
         "num_embeddings": rows,
         "embedding_dim": dims,
         "nbytes": opened.nbytes,
@@ -304,7 +280,7 @@ def inspect(table: TablePath, as_json: AsJson = False) -> None:
     _print_fields(
         [
             ("table", table),
-            ("method", f"{done['method']} ({_config_text(_method_config(opened))})"),
+            ("method", f"{done['method']} ({_config_text(opened.method.config())})"),
             ("rows x dims", f"{rows:,} x {dims}"),
             ("size", f"{_bytes(opened.nbytes)} (float32: {_bytes(4 * rows * dims)})"),
             ("keys", "none" if keys is None else f"{keys['count']:,} of type {keys['type']}"),
@@ -332,14 +308,12 @@ def lookup(
     opened = open_table(table)
     found = [True] * len(items)
     if ids or opened.keys is None:
-        import numpy as np
-
         rows = [_integer(item, "a row id") if ids else _row_of_keyless(item) for item in items]
-        vectors = opened.lookup(np.array(rows))
+        vectors = opened.lookup(rows, by="id")
     else:
         wanted: list[Any] = list(items) if opened.keys.type == "string" else [_integer(i, "a key") for i in items]
         policy: str | int = int(oov) if oov.isdecimal() else oov
-        vectors, mask = opened.lookup(wanted, oov=policy, return_mask=True)
+        vectors, mask = opened.lookup(wanted, by="key", oov=policy, return_mask=True)
         found = mask.tolist()
     if as_json:
         pairs = zip(items, found, vectors.tolist(), strict=True)
@@ -384,16 +358,14 @@ def methods(
     described = [describe_method(name, dim) for name in registry.names()]
     if as_json:
         return _emit({"embedding_dim": dim, "methods": described})
-    from rich.table import Table as Grid
-
-    grid = Grid(box=None, pad_edge=False)
-    for title in ("method", f"bytes/row at {dim}", "ratio", "stores", "config"):
-        grid.add_column(title, justify="right" if "bytes" in title or title == "ratio" else "left", overflow="fold")
     for each in described:
         stores = ", ".join(f"{a['name']} {a['dtype']}" for a in each["arrays"])
-        fields = ", ".join(f"{f['name']}={f['default']!r}" for f in each["fields"]) or "-"
-        grid.add_row(each["id"], f"{each['bytes_per_row']:g}", f"{each['ratio']:.2f}", stores, fields)
-    _console().print(grid)
+        fields = ", ".join(f"{f['name']}={json.dumps(f['default'])}" for f in each["fields"])
+        print(f"{each['id']:<10} {each['bytes_per_row']:>7g} bytes per row  {each['ratio']:>6.2f} x  {stores}")
+        print(f"{'':<11}{each['summary']}")
+        if fields:
+            print(f"{'':<11}--set {fields}")
+    print(f"\nBytes are for rows of {dim} values; the ratio is to float32.")
 
 
 @app.command()

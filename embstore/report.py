@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .table import Table
 
 # Formats whose later rows can only be reached through the earlier ones.
-SEQUENTIAL: Final = frozenset({"word2vec", "word2vec-text", "word2vec-binary", "glove", "fasttext-vec", "text"})
+SEQUENTIAL: Final = frozenset({"word2vec-text", "word2vec-binary", "glove", "npz", "parquet", "arrow"})
 
 _RUN: Final = 512
 
@@ -49,12 +49,13 @@ def sampled_error(source: RowSource, table: Table, max_rows: int = 8192) -> tupl
 def _runs(source: RowSource, count: int) -> Iterator[Chunk]:
     rows = source.shape.num_embeddings
     if source.format in SEQUENTIAL:
-        every = max(1, min(rows, 131_072) // (_RUN * count))
+        last = -(-min(rows, 131_072) // _RUN) - 1
+        wanted = set(np.linspace(0, last, count).astype(np.int64).tolist())
         for i, chunk in enumerate(source.chunks(_RUN)):
-            if i >= every * count:
-                return
-            if i % every == 0:
+            if i in wanted:
                 yield chunk
+            if i >= last:
+                return
         return
     for start in np.unique(np.linspace(0, max(rows - _RUN, 0), count).astype(np.int64)).tolist():
         for chunk in source.chunks(_RUN, start):
@@ -66,9 +67,9 @@ def describe_method(method_id: str, dim: int, rows: int = 1_000_000) -> dict[str
     """What a method stores and may be told, JSON-able: its arrays, bytes per row for `rows` of `dim`, config fields."""
     cls = registry.get(method_id)
     shape = TableShape(rows, dim)
-    method = cls().resolve(shape)
+    method = registry.create(method_id).resolve(shape)
     layout = method.layout(shape)
-    stored = nbytes(method, shape)  # type: ignore[arg-type]
+    stored = nbytes(method, shape)
     doc = (cls.__doc__ or "").strip().partition("\n\n")[0]
     return {
         "id": method_id,
