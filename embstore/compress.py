@@ -254,6 +254,8 @@ def _write(
         shared = method.fit(_FitRows(source, max_rows, check), np.random.default_rng(seed))
         writer.write_shared(shared)
         encode: Callable[..., dict[str, npt.NDArray[Any]]] = kernels.encoder(method)
+        # With "keep" a value that leaves the range of a scale is kept as what it becomes.
+        check_encoded = getattr(method, "check_encoded", None) if finite else None
         key_writer = None
         if with_keys and source.key_type is not None:
             from .format import keys as _keys
@@ -273,7 +275,10 @@ def _write(
                     check(chunk)
                     skip = max(resume - chunk.start, 0)
                     ids = np.arange(chunk.start + skip, end, dtype=np.int64)
-                    pump.put(encode(shared, ids, chunk.rows[skip:]))
+                    encoded = encode(shared, ids, chunk.rows[skip:])
+                    if check_encoded is not None:
+                        check_encoded(encoded, chunk.rows[skip:], chunk.start + skip)
+                    pump.put(encoded)
                 done = end
                 if progress is not None:
                     progress(done, shape.num_embeddings)

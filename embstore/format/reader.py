@@ -126,7 +126,7 @@ def _map_rows(path: str, meta: Metadata, spec: ArraySpec, map_file: MapFile, sha
     # All shards but the last are alike, and the loop over them is the cost of opening a large table.
     last = len(shards) - 1
     for low, high in ((0, last), (last, last + 1)):
-        if low >= high:
+        if not 0 <= low < high:
             continue
         rows, present, chunk_nbytes = shard_sizes(meta, spec, low)
         nbytes = present * chunk_nbytes + 16 * total + 4
