@@ -138,6 +138,8 @@ class FastTextSource(BaseSource):
         self._matrix = matrix
         self._words = words
         self._pruned = pruned
+        # Before the magic number, the end of sentence had n-grams like any word.
+        self._whole = EOS if version else None
         self._ngrams = (args.minn, maxn, args.bucket if maxn else 0)
 
     def _blocks(self, max_rows: int, start: int) -> Iterator[Block]:
@@ -162,7 +164,7 @@ class FastTextSource(BaseSource):
         if not self._ngrams[2]:
             out[:] = self._matrix.gather(own)
             return
-        owner, bucket = ngram_buckets(self._words.slice(start, stop), *self._ngrams)
+        owner, bucket = ngram_buckets(self._words.slice(start, stop), *self._ngrams, whole=self._whole)
         if self._pruned is not None:
             place = np.minimum(np.searchsorted(self._pruned[0], bucket), max(0, len(self._pruned[0]) - 1))
             kept = self._pruned[0][place] == bucket if len(self._pruned[0]) else np.zeros(len(bucket), bool)
@@ -189,13 +191,14 @@ class FastTextSource(BaseSource):
 
 
 def ngram_buckets(
-    words: list[bytes], minn: int, maxn: int, buckets: int
+    words: list[bytes], minn: int, maxn: int, buckets: int, *, whole: bytes | None = EOS
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """The words' character n-grams: the index of the word and the bucket of each, in fastText's order.
 
+    The word `whole` has none.
     All start characters advance together, one character at a time, so the work is in numpy and not per n-gram.
     """
-    framed = [b"<" + w + b">" if w != EOS else b"" for w in words]
+    framed = [b"<" + w + b">" if w != whole else b"" for w in words]
     data = np.frombuffer(b"".join(framed), np.uint8)
     sizes = np.fromiter(map(len, framed), np.int64, len(framed))
     starts = np.flatnonzero((data & 0xC0) != 0x80)
