@@ -108,7 +108,7 @@ class Staging:
                 self.clear()
                 self.write(_JOB, job.encode())
         except BaseException:
-            self.release()
+            self.discard()
             raise
 
     def _lock(self) -> int:
