@@ -141,15 +141,15 @@ def main() -> int:
             f"{error:>15.2e} {looked / 1e6:>7.1f} M/s    {taken / 1e6:>7.1f} M/s   "
             f"= {looked / taken:.2f} x  (compressed in {took:.1f} s)"
         )
+    say(f"Lookups use {embstore.get_num_threads()} threads, numpy.take uses one.")
     if original.nbytes < 256 << 20:
         say(
-            f"The float32 rows are only {original.nbytes / 1e6:.0f} MB: much of them stays in the processor's "
-            "cache,\nwhere reading fewer bytes gains little. Tables beyond the cache "
-            "gain more; `make bench` measures those."
+            f"The float32 rows are only {original.nbytes / 1e6:.0f} MB, and much of them stays in the processor's cache; "
+            "`make bench`\nmeasures tables beyond it."
         )
     say(f"\nNearest neighbours in the {METHODS[-1]} table:")
     show_neighbours(table, original)
-    say(f"\nTry: embstore inspect {args.work / f'{path.stem}.int8'}")
+    say(f"\nTry: {Path(sys.executable).with_name('embstore')} inspect {args.work / f'{path.stem}.int8'}")
     return 0
 
 
