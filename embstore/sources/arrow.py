@@ -160,7 +160,8 @@ def open_parquet(reader: FileReader, column: str | None, key_column: str | None)
     import pyarrow.parquet as pq
 
     def opened() -> Any:
-        return pq.ParquetFile(reader.path, memory_map=True, pre_buffer=False)
+        # Buffered pages keep memory below a row group.
+        return pq.ParquetFile(reader.path, pre_buffer=False, buffer_size=1 << 20)
 
     try:
         with opened() as file:

@@ -18,8 +18,6 @@ from . import gguf, hdf5, npy, safetensors, vecs, word2vec
 from ._io import FileReader, bad
 from ._source import ArraySource, BaseSource
 from .base import RowSource
-from .magnitude import MAGIC as SQLITE
-from .magnitude import MagnitudeSource
 from .text import TextSource, empty, looks_like_text
 
 FORMATS = (
@@ -45,6 +43,7 @@ FORMATS = (
     "gguf",
 )
 GZIP = b"\x1f\x8b"
+SQLITE = b"SQLite format 3\0"
 MAGICS: tuple[tuple[bytes, str], ...] = (
     (npy.MAGIC, "npy"),
     (b"PAR1", "parquet"),
@@ -157,7 +156,7 @@ WITH_KEY_COLUMN = frozenset({"npz", "safetensors", "parquet", "arrow", "hdf5", "
 
 def _openers(reader: FileReader, name: str | None, key_column: str | None) -> dict[str, Callable[[], BaseSource]]:
     def late(module: str, function: str, *args: Any) -> Callable[[], BaseSource]:
-        # pyarrow, h5py, torch and zarr are imported when a file needs them, not before.
+        # pyarrow, h5py, torch, zarr and sqlite3 are imported when a file needs them, not before.
         def call() -> BaseSource:
             from importlib import import_module
 
@@ -180,7 +179,7 @@ def _openers(reader: FileReader, name: str | None, key_column: str | None) -> di
         "glove": lambda: TextSource(reader, header=False),
         "word2vec-binary": lambda: word2vec.Word2vecSource(reader),
         "fasttext": lambda: ft.FastTextSource(reader),
-        "magnitude": lambda: MagnitudeSource(reader),
+        "magnitude": late("magnitude", "MagnitudeSource", reader),
         "gensim": late("gensim", "open_gensim", reader, name),
         "hdf5": lambda: hdf5.open_hdf5(reader, name, key_column),
         "torch": late("torch_checkpoint", "open_checkpoint", reader, name),

@@ -14,8 +14,6 @@ from ._io import FileReader, bad, table_shape
 from ._source import BaseSource, Block, first_line
 from .keys import is_utf8, not_utf8
 
-MAGIC = b"SQLite format 3\0"
-
 
 class MagnitudeSource(BaseSource):
     """Rows in rowid order; `value / 10**precision * magnitude` gives the vector that was stored."""
