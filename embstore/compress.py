@@ -8,7 +8,7 @@ import queue
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,7 @@ _NUMBER = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z%]*)\s
 
 Budget = int | float | str
 Progress = Callable[[int, int], None]
+Item = TypeVar("Item")
 
 
 def parse_budget(budget: Budget, shape: TableShape) -> int:
@@ -125,38 +126,44 @@ class _FitRows:
         return out
 
 
-class _Pump:
-    """Runs `append` on another thread, two batches deep, so that writing overlaps encoding."""
+class _Pump(Generic[Item]):
+    """Calls `work` on another thread with what is `put`, in order; `put` waits when `depth` items are ahead.
 
-    def __init__(self, append: Callable[[dict[str, Any]], None]) -> None:
-        self._append = append
-        self._queue: queue.Queue[dict[str, Any] | None] = queue.Queue(2)
+    Left normally it finishes what was put; left by an exception it drops it. An error of `work` is raised by the
+    next `put`, or on leaving.
+    """
+
+    def __init__(self, work: Callable[[Item], None], depth: int = 2) -> None:
+        self._work = work
+        self._queue: queue.Queue[Item | None] = queue.Queue(depth)
         self._error: BaseException | None = None
         self._stop = False
-        self._thread = threading.Thread(target=self._run, name="embstore-writer", daemon=True)
-        self._thread.start()
+        self._thread = threading.Thread(target=self._run, name="embstore-compress", daemon=True)
 
     def _run(self) -> None:
         while (item := self._queue.get()) is not None:
             # After a failure the queue is drained, so that `put` never blocks for ever.
             if self._error is None and not self._stop:
                 try:
-                    self._append(item)
+                    self._work(item)
                 except BaseException as error:
                     self._error = error
 
-    def put(self, item: dict[str, Any]) -> None:
+    def put(self, item: Item) -> None:
         if self._error is None:
             self._queue.put(item)
         if self._error is not None:
             raise self._error
 
-    def close(self, stop: bool) -> None:
-        """Wait for the thread; `stop` drops what is queued. Raises the thread's error unless stopping."""
-        self._stop = stop
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._stop = kind is not None
         self._queue.put(None)
         self._thread.join()
-        if self._error is not None and not stop:
+        if self._error is not None and kind is None:
             raise self._error
 
 
@@ -261,31 +268,29 @@ def _write(
             from .format import keys as _keys
 
             key_writer = _keys.KeysWriter(writer.directory, source.key_type, source.num_keys, on_duplicate=on_duplicate)
-        resume, done = writer.resume_row, 0
+        resume = writer.resume_row
         # Keys are written anew, so their pass starts at the first row.
-        start = 0 if key_writer is not None else resume
-        done = start
-        pump = _Pump(writer.append)
-        try:
+        done = start = 0 if key_writer is not None else resume
+
+        def encode_rows(chunk: Chunk) -> None:
+            skip = max(resume - chunk.start, 0)
+            rows, first = chunk.rows[skip:], chunk.start + skip
+            encoded = encode(shared, np.arange(first, first + len(rows), dtype=np.int64), rows)
+            if check_encoded is not None:
+                check_encoded(encoded, rows, first)
+            write.put(encoded)
+
+        # Reading, encoding and writing overlap; sources stay on this thread, where SQLite wants them.
+        with _Pump(writer.append) as write, _Pump(encode_rows, depth=1) as encoding:
             for chunk in source.chunks(max_rows, start):
-                end = chunk.start + len(chunk.rows)
                 if key_writer is not None and chunk.keys is not None and len(chunk.keys):
                     key_writer.append(chunk.keys)
-                if end > resume:
+                done = chunk.start + len(chunk.rows)
+                if done > resume:
                     check(chunk)
-                    skip = max(resume - chunk.start, 0)
-                    ids = np.arange(chunk.start + skip, end, dtype=np.int64)
-                    encoded = encode(shared, ids, chunk.rows[skip:])
-                    if check_encoded is not None:
-                        check_encoded(encoded, chunk.rows[skip:], chunk.start + skip)
-                    pump.put(encoded)
-                done = end
+                    encoding.put(chunk)
                 if progress is not None:
                     progress(done, shape.num_embeddings)
-        except BaseException:
-            pump.close(stop=True)
-            raise
-        pump.close(stop=False)
         if done != shape.num_embeddings:
             raise SourceError(f"{source.name!r} must have {shape.num_embeddings} rows, found {done}; it is truncated")
         if key_writer is not None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import json
 import re
-import struct
 from collections.abc import Iterable
 from typing import Any
+
+import numpy as np
 
 from ..arrays import ArraySpec
 
@@ -67,9 +68,11 @@ def shard_index(present: int, total: int, chunk_nbytes: int) -> bytes:
     """The index at the end of a shard: (offset, nbytes) of each inner chunk, absent ones all ones, then crc32c."""
     import google_crc32c
 
-    body = b"".join(struct.pack("<QQ", i * chunk_nbytes, chunk_nbytes) for i in range(present))
-    body += b"\xff" * (16 * (total - present))
-    return body + struct.pack("<I", google_crc32c.value(body))
+    entries = np.full((total, 2), 2**64 - 1, "<u8")
+    entries[:present, 0] = np.arange(present, dtype="<u8") * np.uint64(chunk_nbytes)
+    entries[:present, 1] = chunk_nbytes
+    body = entries.tobytes()
+    return body + google_crc32c.value(body).to_bytes(4, "little")
 
 
 def index_nbytes(rows_per_shard: int, rows_per_chunk: int) -> int:
