@@ -421,6 +421,10 @@ def main() -> None:
     """Entry point of the `embstore` command."""
     try:
         app()
+    except SystemExit as end:
+        if end.code == 130:  # how typer ends on Ctrl-C, in silence
+            print("embstore: interrupted; what was at the destination is untouched", file=sys.stderr)
+        raise
     except Exception as error:
         _fail(error)
 

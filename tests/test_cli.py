@@ -514,6 +514,16 @@ def test_a_traceback_only_when_asked(tmp_path: Path) -> None:
     assert debug.returncode == 1 and "Traceback" in debug.stderr
 
 
+def test_an_interrupt_is_one_sentence(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> tuple[str, ...]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(registry, "names", interrupted)
+    done = run("methods")
+    assert (done.code, done.out) == (130, "")
+    assert done.err.strip().splitlines()[-1].startswith("embstore: interrupted")
+
+
 def test_progress_only_on_a_terminal(npy: Path, tmp_path: Path) -> None:
     quiet = _process("compress", npy, tmp_path / "a.emb")
     assert quiet.returncode == 0 and quiet.stderr == ""
