@@ -72,7 +72,8 @@ def shard_index(present: int, total: int, chunk_nbytes: int) -> bytes:
     entries[:present, 0] = np.arange(present, dtype="<u8") * np.uint64(chunk_nbytes)
     entries[:present, 1] = chunk_nbytes
     body = entries.tobytes()
-    return body + google_crc32c.value(body).to_bytes(4, "little")
+    crc: int = google_crc32c.value(body)
+    return body + crc.to_bytes(4, "little")
 
 
 def index_nbytes(rows_per_shard: int, rows_per_chunk: int) -> int:

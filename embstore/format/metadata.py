@@ -250,8 +250,8 @@ def validate(meta: dict[str, Any], name: str) -> Metadata:
             check.fail("keys.type", "string or int64", keys.get("type"))
         check.integer(keys.get("count"), "keys.count", 0, num_rows)
         for field in ("file", "index"):
-            if f"{layout.KEYS_DIR}/{check.text(keys.get(field), f'keys.{field}')}" not in files:
-                check.fail(f"keys.{field}", "a file of keys/ named in checksums.files", keys[field])
+            if check.text(keys.get(field), f"keys.{field}") not in files:
+                check.fail(f"keys.{field}", "a file named in checksums.files", keys[field])
     subwords = meta["subwords"]
     if subwords is not None:
         check.mapping(subwords, "subwords")

@@ -38,7 +38,7 @@ class _RowsFile:
         import google_crc32c
 
         assert self.stream is not None
-        self.crcs[block] = google_crc32c.extend(int(self.crcs[block]), data)  # type: ignore[arg-type]
+        self.crcs[block] = google_crc32c.extend(int(self.crcs[block]), data)
         write_all(self.stream, data)
         self.written += data.nbytes
         if self.written - self.flushed >= _WRITEBACK:
@@ -362,4 +362,4 @@ class TableWriter:
 def _crc(data: npt.NDArray[np.uint8]) -> int:
     import google_crc32c
 
-    return int(google_crc32c.value(data))  # type: ignore[arg-type]
+    return int(google_crc32c.value(data))

@@ -1,0 +1,101 @@
+"""docs/format.md is enough: zarr-python alone, and the formulas of its section Methods, give what `lookup` gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+import embstore.compress
+import embstore.format
+from embstore import table
+
+F32 = np.float32
+
+
+def dynamic() -> np.ndarray:
+    values = [0.0, 1.0]
+    for i in range(7):
+        points = np.linspace(0.1, 1.0, 2**i + 1)
+        for mean in (points[1:] + points[:-1]) / 2:
+            values += [mean * 10.0 ** (i - 6), -mean * 10.0 ** (i - 6)]
+    return np.sort(np.array(values)).astype(F32)
+
+
+def nf4() -> np.ndarray:
+    ppf = NormalDist().inv_cdf
+    upper = [ppf(p) for p in np.linspace(0.9677083, 0.5, 9)[:-1]]
+    lower = [-ppf(p) for p in np.linspace(0.9677083, 0.5, 8)[:-1]]
+    values = np.sort(np.array([*upper, 0.0, *lower]))
+    return (values / values.max()).astype(F32)
+
+
+def decode(group: Any) -> np.ndarray:
+    """The whole table by the page, value by value where it says value j."""
+    meta = group.attrs["embstore"]
+    dim = meta["shape"]["embedding_dim"]
+    method = meta["generations"][0]["method"]
+    kind, config = method["id"], method["config"]
+    stored = {name: group[name][...] for name in (a["name"] for a in meta["generations"][0]["arrays"])}
+    if "values" in stored:
+        values = stored["values"]
+        return (values.astype(np.uint32) << 16).view(F32) if kind == "bfloat16" else values.astype(F32)
+    codes = stored["codes"]
+    bits = {"int4": 4, "int2": 2, "nf4": 4}.get(kind)
+    if bits:
+        j = np.arange(dim)
+        codes = (codes[:, j * bits // 8] >> (j * bits % 8).astype(np.uint8)) & (2**bits - 1)
+    block = np.arange(dim) // config["block_size"]
+    if kind in ("dynamic8", "nf4"):
+        codes = (dynamic() if kind == "dynamic8" else nf4())[codes]
+    elif bits and config["symmetric"]:
+        codes = codes.astype(F32) - F32(2 ** (bits - 1))
+    if "affine" in stored:
+        affine = stored["affine"].astype(F32)
+        return codes.astype(F32) * affine[:, block, 0] + affine[:, block, 1]
+    scale = stored["scale"]
+    scale = stored["scale_values"][scale] if scale.dtype == np.uint8 else scale.astype(F32)
+    return codes.astype(F32) * scale[:, block]
+
+
+INTS = [(m, {"symmetric": s, **b}) for m in ("int16", "int8", "int4", "int2") for s in (False, True)
+        for b in ({}, {"block_size": 8}, {"scale_dtype": "float32"})]  # fmt: skip
+OTHERS: list[tuple[str, dict[str, Any]]] = [
+    ("float32", {}),
+    ("float16", {}),
+    ("bfloat16", {}),
+    ("dynamic8", {}),
+    ("dynamic8", {"block_size": 8}),
+    ("nf4", {}),
+    ("nf4", {"block_size": 8, "scale_dtype": "float32"}),
+    ("nf4", {"block_size": 8, "scale_dtype": "uint8"}),
+]
+
+
+@pytest.mark.parametrize(("method", "config"), INTS + OTHERS)
+@pytest.mark.parametrize("dim", [1, 16, 37])
+def test_decodes_by_the_page(tmp_path: Path, small_blocks: None, method: str, config: dict[str, Any], dim: int) -> None:
+    values = np.random.default_rng(dim).standard_normal((700, dim)).astype(F32)
+    embstore.compress.compress(values, tmp_path / "t", method, **config)
+    by_the_page = decode(zarr.open_group(tmp_path / "t", mode="r"))
+    np.testing.assert_array_equal(by_the_page, table.open(str(tmp_path / "t")).lookup(np.arange(700)))
+
+
+@pytest.mark.parametrize("keys", [[f"w{i}" for i in range(700)], np.arange(700, dtype=np.int64) * 7])
+def test_keys_are_published_and_checked(tmp_path: Path, keys: Any) -> None:
+    values = np.random.default_rng(0).standard_normal((700, 8)).astype(F32)
+    made = embstore.compress.compress(values, tmp_path / "t", "int8", keys=keys)
+    np.testing.assert_array_equal(made.lookup(keys[5:9]) if isinstance(keys, list) else made.lookup([5, 6, 7, 8]),
+                                  made.lookup([5, 6, 7, 8]))  # fmt: skip
+    stored = embstore.format.open_table(tmp_path / "t")
+    assert stored.keys is not None and stored.keys["count"] == 700
+    file = tmp_path / "t" / stored.keys["index"]
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    (fault,) = embstore.format.verify(tmp_path / "t")
+    assert fault.array == stored.keys["index"]
