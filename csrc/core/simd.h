@@ -15,7 +15,16 @@
 
 namespace embstore::EMBSTORE_ISA {
 
-inline void prefetch(const void* at) { __builtin_prefetch(at, 0, 3); }
+// Not __builtin_prefetch: GCC takes a function that only prefetches for a pure one and drops the call.
+inline void prefetch(const void* at) {
+#if defined(__x86_64__)
+  asm volatile("prefetcht0 %0" : : "m"(*static_cast<const char*>(at)));
+#elif defined(__aarch64__)
+  asm volatile("prfm pldl1keep, %0" : : "Q"(*static_cast<const char*>(at)));
+#else
+  __builtin_prefetch(at, 0, 3);
+#endif
+}
 
 #if defined(EMBSTORE_ISA_AVX512)
 
