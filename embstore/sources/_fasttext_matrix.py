@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import struct
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +53,31 @@ class Dense:
     def drop(self) -> None:
         if hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
+
+
+class Stacked:
+    """Two float32 matrices of equal width, one above the other; gensim keeps words and buckets apart."""
+
+    quantized = False
+
+    def __init__(self, top: npt.NDArray[Any], bottom: npt.NDArray[Any]) -> None:
+        self._top = top
+        self._bottom = bottom
+        self.rows = len(top) + len(bottom)
+        self.dims = int(top.shape[1])
+
+    def gather(self, ids: npt.NDArray[np.int64]) -> FloatRows:
+        out = np.empty((len(ids), self.dims), np.float32)
+        upper = ids < len(self._top)
+        out[upper] = self._top[ids[upper]]
+        out[~upper] = self._bottom[ids[~upper] - len(self._top)]
+        return out
+
+    def drop(self) -> None:
+        """Give back the pages of side files that are mapped."""
+        for part in (self._top, self._bottom):
+            if isinstance(part, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
+                part._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, slots=True)

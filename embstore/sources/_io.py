@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,14 +29,23 @@ class FileReader:
         self.path = Path(path)
         self.name = self.path.name
         try:
+            # Opening a pipe would wait for a writer.
+            if not stat.S_ISREG(os.stat(self.path).st_mode):
+                raise SourceError(
+                    f"source {self.name!r} must be a regular file, found a pipe or device; copy it to a file"
+                )
             self._file = open(self.path, "rb", buffering=0)  # noqa: SIM115 (closed by close())
         except FileNotFoundError:
             raise SourceNotFoundError(f"source {self.name!r} does not exist; check the path") from None
-        except OSError as error:
-            raise SourceError(f"source {self.name!r} must be a readable file, found: {error.strerror}") from None
-        stat = os.fstat(self._file.fileno())
-        self.size = stat.st_size
-        self.fingerprint = f"{stat.st_size}-{stat.st_mtime_ns}"
+        except SourceError:
+            raise
+        except (OSError, ValueError) as error:
+            raise SourceError(
+                f"source {self.name!r} must be a readable file, found: {getattr(error, 'strerror', error)}"
+            ) from None
+        found = os.fstat(self._file.fileno())
+        self.size = found.st_size
+        self.fingerprint = f"{found.st_size}-{found.st_mtime_ns}"
 
     def read(self, offset: int, nbytes: int) -> bytes:
         """Exactly `nbytes` at `offset`; nothing is allocated before the file is known to have them."""

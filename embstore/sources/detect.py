@@ -90,6 +90,8 @@ def open_source(
         opened = _open_path(Path(source), format, name, key_column, dtype, shape)
     else:
         opened = _open_object(source, name, key_column)
+        if opened.format != "arrow" and (name is not None or key_column is not None):
+            raise ConfigError("name and key_column are for files and Arrow tables, found an array; give keys instead")
     if keys is not None:
         try:
             opened.set_keys(keys)
@@ -178,7 +180,7 @@ def _openers(reader: FileReader, name: str | None, key_column: str | None) -> di
         "word2vec-text": lambda: TextSource(reader, header=True),
         "glove": lambda: TextSource(reader, header=False),
         "word2vec-binary": lambda: word2vec.Word2vecSource(reader),
-        "fasttext": lambda: ft.FastTextSource(reader),
+        "fasttext": lambda: ft.open_fasttext(reader),
         "magnitude": late("magnitude", "MagnitudeSource", reader),
         "gensim": late("gensim", "open_gensim", reader, name),
         "hdf5": lambda: hdf5.open_hdf5(reader, name, key_column),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from ..method import FloatRows
-from ._fasttext_matrix import read_matrix
+from ._fasttext_matrix import Matrix, read_matrix
 from ._io import Cursor, FileReader, bad, table_shape
 from ._source import BaseSource, Block
 from .base import KeyType, Subwords
@@ -21,6 +21,8 @@ MAGIC = 793712314
 SUPERVISED = 3
 GATHER_BYTES = 1 << 25
 EOS = b"</s>"
+
+Pruned = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,49 +100,37 @@ class Words:
         return take
 
 
-class FastTextSource(BaseSource):
+class SubwordSource(BaseSource):
     """Words first, each the mean of its own row and its n-grams' buckets; then the buckets themselves.
 
-    The buckets of a pruned model are not kept: they are addressed through an index a table does not have.
+    `matrix` holds the words' own rows, then the buckets. The buckets of a pruned model are not kept: they are
+    addressed through an index a table does not have.
     """
 
-    def __init__(self, reader: FileReader) -> None:
-        cursor = Cursor(reader)
-        (magic,) = struct.unpack("<i", reader.read(0, 4))
-        version = 0
-        if magic == MAGIC:
-            _, version = struct.unpack("<ii", cursor.read(8))
-            if version not in (11, 12):
-                raise bad(reader.name, "fastText version 11 or 12", version, "save it with a current fastText")
-        args = read_args(cursor)
-        if not args.plausible:
-            raise bad(reader.name, "sane fastText arguments", args, "get the file again")
-        words, pruned = _read_dictionary(reader, cursor, version)
-        quantized = bool(cursor.read(1)[0]) if version else False
-        matrix = read_matrix(cursor, quantized)
-        quantized = bool(cursor.read(1)[0]) and quantized if version else False
-        read_matrix(cursor, quantized)
-        if cursor.offset != reader.size:
-            raise bad(reader.name, f"{cursor.offset} bytes as its counts say", reader.size, "get the file again")
-        maxn = 0 if version <= 11 and args.model == SUPERVISED else args.maxn
-        nbuckets = args.bucket if pruned is None else len(pruned[0])
-        if matrix.dims != args.dim or matrix.rows != words.count + nbuckets:
-            found = f"{matrix.rows} x {matrix.dims}"
-            raise bad(reader.name, f"a {words.count + nbuckets} x {args.dim} matrix", found, "get the file again")
-        keep = bool(maxn and args.bucket and pruned is None)
-        rows = words.count + (args.bucket if keep else 0)
+    def __init__(
+        self,
+        name: str,
+        format: str,
+        fingerprint: str,
+        words: Words,
+        matrix: Matrix,
+        subwords: Subwords,
+        *,
+        pruned: Pruned | None = None,
+        whole: bytes | None = EOS,
+    ) -> None:
+        keep = bool(subwords.maxn and subwords.buckets and pruned is None)
         dtype = "product-quantized" if matrix.quantized else "float32"
-        shape = table_shape(reader.name, rows, args.dim)
-        super().__init__(reader.name, "fasttext", shape, dtype, reader.fingerprint, words)
+        shape = table_shape(name, words.count + (subwords.buckets if keep else 0), matrix.dims)
+        super().__init__(name, format, shape, dtype, fingerprint, words)
         if keep:
-            self.subwords = Subwords(args.minn, maxn, args.bucket, words.count)
-        self._reader = reader
+            self.subwords = subwords
         self._matrix = matrix
         self._words = words
         self._pruned = pruned
-        # Before the magic number, the end of sentence had n-grams like any word.
-        self._whole = EOS if version else None
-        self._ngrams = (args.minn, maxn, args.bucket if maxn else 0)
+        self._whole = whole
+        self.on_close: Callable[[], object] | None = None
+        self._ngrams = (subwords.minn, subwords.maxn, subwords.buckets if subwords.maxn else 0)
 
     def _blocks(self, max_rows: int, start: int) -> Iterator[Block]:
         total, words = self.shape.num_embeddings, self._words.count
@@ -187,7 +177,8 @@ class FastTextSource(BaseSource):
         out *= scale[:, None]
 
     def close(self) -> None:
-        self._reader.close()
+        if self.on_close is not None:
+            self.on_close()
 
 
 def ngram_buckets(
@@ -234,9 +225,46 @@ def ngram_buckets(
     return word[begin[order]], bucket
 
 
-def _read_dictionary(
-    reader: FileReader, cursor: Cursor, version: int
-) -> tuple[Words, tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None]:
+def open_fasttext(reader: FileReader) -> BaseSource:
+    """A `.bin` or `.ftz` model."""
+    cursor = Cursor(reader)
+    (magic,) = struct.unpack("<i", reader.read(0, 4))
+    version = 0
+    if magic == MAGIC:
+        _, version = struct.unpack("<ii", cursor.read(8))
+        if version not in (11, 12):
+            raise bad(reader.name, "fastText version 11 or 12", version, "save it with a current fastText")
+    args = read_args(cursor)
+    if not args.plausible:
+        raise bad(reader.name, "sane fastText arguments", args, "get the file again")
+    words, pruned = _read_dictionary(reader, cursor, version)
+    quantized = bool(cursor.read(1)[0]) if version else False
+    matrix = read_matrix(cursor, quantized)
+    quantized = bool(cursor.read(1)[0]) and quantized if version else False
+    read_matrix(cursor, quantized)
+    if cursor.offset != reader.size:
+        raise bad(reader.name, f"{cursor.offset} bytes as its counts say", reader.size, "get the file again")
+    rows = words.count + (args.bucket if pruned is None else len(pruned[0]))
+    if matrix.dims != args.dim or matrix.rows != rows:
+        raise bad(reader.name, f"a {rows} x {args.dim} matrix", f"{matrix.rows} x {matrix.dims}", "get the file again")
+    # Supervised models had no character n-grams before version 12.
+    maxn = 0 if version <= 11 and args.model == SUPERVISED else args.maxn
+    source = SubwordSource(
+        reader.name,
+        "fasttext",
+        reader.fingerprint,
+        words,
+        matrix,
+        Subwords(args.minn, maxn, args.bucket, words.count),
+        pruned=pruned,
+        # Before the magic number, the end of sentence had n-grams like any word.
+        whole=EOS if version else None,
+    )
+    source.on_close = reader.close
+    return source
+
+
+def _read_dictionary(reader: FileReader, cursor: Cursor, version: int) -> tuple[Words, Pruned | None]:
     """The words, and the index of a pruned model: its buckets sorted, and their rows."""
     size, nwords, nlabels, _ = struct.unpack("<3iq", cursor.read(20))
     pruned = struct.unpack("<q", cursor.read(8))[0] if version else -1
@@ -267,6 +295,3 @@ def _read_dictionary(
     if pruned and not (pairs[:, 1].min() >= 0 and pairs[:, 1].max() < pruned):
         raise bad(reader.name, f"pruned buckets below {pruned}", int(pairs[:, 1].max()), "get the file again")
     return words, (pairs[order, 0], pairs[order, 1])
-
-
-__all__ = ["FastTextSource", "fits_without_magic", "ngram_buckets"]

@@ -8,13 +8,17 @@ from typing import Any
 import numpy as np
 
 from ..errors import SourceError
+from ._fasttext_matrix import Stacked
 from ._io import FileReader, bad, pick
 from ._source import ArraySource, BaseSource
 from ._unpickle import Array, Inert, load
+from .base import Subwords
+from .fasttext import SubwordSource, Words
 from .keys import HeldKeys, Keys
 from .npy import open_npy
 
 VECTORS = ("vectors", "syn0")
+NGRAMS = ("vectors_vocab", "vectors_ngrams")
 WORDS = ("index_to_key", "index2word", "index2entity")
 PARTS = ("wv", "docvecs", "dv")
 
@@ -35,7 +39,9 @@ def open_gensim(reader: FileReader, name: str | None) -> BaseSource:
     chosen = pick(reader.name, "part", {n: ("rows", "dims") for n in parts}, name)
     state, path = parts[chosen]
     keys = _keys(reader.name, state)
-    attribute = next((a for a in VECTORS if a in state or a in _beside(state)), None)
+    if _has(state, *NGRAMS):
+        return _subwords(reader, state, path, chosen)
+    attribute = next((a for a in VECTORS if _has(state, a)), None)
     if attribute is None:
         raise bad(
             reader.name, "a vectors array", ", ".join(sorted(state))[:120] or "nothing", "save it as KeyedVectors"
@@ -53,13 +59,21 @@ def open_gensim(reader: FileReader, name: str | None) -> BaseSource:
 def _parts(root: Inert, path: str) -> dict[str, tuple[dict[str, Any], str]]:
     """The parts of a model that hold vectors, each with the path its side files start with."""
     parts = {}
-    if any(a in root.state or a in _beside(root.state) for a in VECTORS):
+    if _has_vectors(root.state):
         parts["vectors"] = (root.state, path)
     for name in PARTS:
         part = root.state.get(name)
-        if isinstance(part, Inert) and any(a in part.state or a in _beside(part.state) for a in VECTORS):
+        if isinstance(part, Inert) and _has_vectors(part.state):
             parts[name] = (part.state, f"{path}.{name}")
     return parts
+
+
+def _has(state: dict[str, Any], *attributes: str) -> bool:
+    return all(state.get(a) is not None or a in _beside(state) for a in attributes)
+
+
+def _has_vectors(state: dict[str, Any]) -> bool:
+    return any(_has(state, a) for a in VECTORS) or _has(state, *NGRAMS)
 
 
 def _beside(state: dict[str, Any]) -> list[str]:
@@ -84,6 +98,42 @@ def _vectors(reader: FileReader, state: dict[str, Any], attribute: str, path: st
     source = ArraySource(value, name=reader.name, format="gensim")
     source._fingerprint = f"{reader.fingerprint}-{part}"
     return source
+
+
+def _subwords(reader: FileReader, state: dict[str, Any], path: str, part: str) -> BaseSource:
+    """gensim's fastText vectors: the words' own rows and the n-gram buckets, from which it makes the vectors."""
+    words = next((state[a] for a in WORDS if isinstance(state.get(a), list)), None)
+    sizes: list[Any] = [state.get(a) for a in ("min_n", "max_n", "bucket")]
+    if not words or not all(type(w) is str for w in words) or not all(type(n) is int and 0 <= n < 2**31 for n in sizes):
+        raise bad(reader.name, "words, min_n, max_n and bucket", "others", "use save_word2vec_format instead")
+    arrays = []
+    for attribute in NGRAMS:
+        if attribute in _beside(state):
+            source = _vectors(reader, state, attribute, path, part)
+            source.close()
+            arrays.append(np.load(f"{path}.{attribute}.npy", mmap_mode="r", allow_pickle=False))
+        else:
+            held = state[attribute]
+            arrays.append(held.value if isinstance(held, Array) else None)
+    own, buckets = arrays
+    # Models from before gensim 3.8 hashed otherwise.
+    if state.get("compatible_hash") is False:
+        raise bad(reader.name, "fastText's own n-gram hash", "gensim's old one", "use save_word2vec_format instead")
+    minn, maxn, bucket = sizes
+    for array, rows in ((own, len(words)), (buckets, bucket)):
+        if (
+            not isinstance(array, np.ndarray)
+            or array.ndim != 2
+            or len(array) != rows
+            or array.shape[1:] != own.shape[1:]
+        ):
+            raise bad(reader.name, f"a matrix of {rows} rows", "another", "the file is damaged, get it again")
+    encoded = [w.encode("utf-8", "surrogatepass") for w in words]
+    ends = np.cumsum([len(w) for w in encoded])
+    mark = f"{reader.fingerprint}-{part}"
+    held_words = Words(reader.name, b"".join(encoded), ends, mark)
+    subwords = Subwords(minn, maxn, bucket, len(words))
+    return SubwordSource(reader.name, "gensim", mark, held_words, Stacked(own, buckets), subwords, whole=None)
 
 
 def _keys(name: str, state: dict[str, Any]) -> Keys | None:
