@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .faults import Fault, verify
 from .reader import StoredTable, open_table
+from .verify import Fault, verify
 from .writer import TableWriter
 
 __all__ = ["Fault", "StoredTable", "TableWriter", "open_table", "verify"]

@@ -17,8 +17,8 @@ from .. import __version__, arrays
 from ..arrays import ArraySpec, TableShape
 from ..errors import ConfigError, ShapeError
 from . import layout, metadata
-from .faults import file_crc
 from .staging import Staging, check_destination, start_writeback, storing, write_all
+from .verify import file_crc
 
 _WRITEBACK = 8 << 20
 _PROGRESS = "progress.embstore"
