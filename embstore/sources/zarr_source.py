@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import SourceNotFoundError
 from ._io import bad, check_dtype, pick
@@ -41,6 +43,8 @@ SAFE_CODECS = frozenset(
         "vlen_utf8",
     )
 )
+# A chunk is decoded whole, so its claimed size bounds memory.
+MAX_CHUNK = 1 << 32
 MARKS = ("zarr.json", ".zarray", ".zgroup")
 
 
@@ -87,14 +91,41 @@ def open_zarr_array(array: Any, *, name: str = "array", fingerprint: str = "") -
     _check_codecs(name, array)
     if len(array.shape) != 2:
         raise bad(name, "a 2-D array", f"shape {array.shape}", "choose another")
+    nbytes = math.prod(array.chunks) * np.dtype(array.dtype).itemsize
+    if nbytes > MAX_CHUNK:
+        raise bad(name, "chunks of at most 4 GiB", f"{nbytes} bytes", "store the array in smaller chunks")
     return SliceSource(
         array,
-        lambda start, stop: np.asarray(array[start:stop]),
+        _ByChunk(array),
         str(array.dtype),
         name=name,
         format="zarr",
         fingerprint=fingerprint,
     )
+
+
+class _ByChunk:
+    """Slices of an array that decode each Zarr chunk once, also when a chunk has more rows than a slice."""
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+        self._rows = int(array.chunks[0])
+        # One tuple, swapped whole, so that two passes at once cannot mix.
+        self._held: tuple[int, npt.NDArray[Any]] = (0, np.empty((0, 0)))
+
+    def __call__(self, start: int, stop: int) -> npt.NDArray[Any]:
+        if self._rows <= stop - start:
+            return np.asarray(self._array[start:stop])
+        parts = []
+        while start < stop:
+            first, held = self._held
+            if not first <= start < first + len(held):
+                first = start - start % self._rows
+                held = np.asarray(self._array[first : first + self._rows])
+                self._held = (first, held)
+            parts.append(held[start - first : stop - first])
+            start += len(parts[-1])
+        return np.concatenate(parts)
 
 
 def directory_fingerprint(path: Any) -> str:

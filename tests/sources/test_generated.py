@@ -220,6 +220,13 @@ def test_zarr(tmp_path, read, version):
     same(read(tmp_path / "t" / "table"), TABLE)
 
 
+def test_zarr_chunks_that_claim_too_much_are_refused(tmp_path):
+    zarr = pytest.importorskip("zarr")
+    zarr.create_array(tmp_path / "t", shape=(10**9, 300), chunks=(10**9, 300), dtype="f4")
+    with pytest.raises(SourceError, match=r"4 GiB"):
+        open_source(tmp_path / "t")
+
+
 def test_zarr_with_a_pickle_filter_is_refused(tmp_path):
     zarr = pytest.importorskip("zarr")
     zarr.create_array(tmp_path / "t", data=TABLE, zarr_format=2)
