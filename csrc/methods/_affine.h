@@ -29,15 +29,17 @@ struct AffineDecode {
     return half_to_float(x);
 #endif
   }
-  template <class Sink>
+  bool one_block() const { return block_size >= dim; }
+  template <int N = 0, class Sink>
   void decode(int64_t id, Sink& sink) const {
     const uint8_t* row = codes[id];
     const S* steps = reinterpret_cast<const S*>(scales[id]);
-    over_blocks(dim, block_size, [&](int64_t block, int64_t j, int64_t end) {
+    over_blocks(N > 0 ? N * Width : dim, N > 0 ? N * Width : block_size, [&](int64_t block, int64_t j, int64_t end) {
       const float scale = widen(steps[Symmetric ? block : 2 * block]);
       const float offset = Symmetric ? 0.0f : widen(steps[2 * block + 1]);
 #if !defined(EMBSTORE_ISA_REF)
       const Floats scales16 = set1(scale), offsets16 = set1(offset);
+#pragma GCC unroll 16
       for (; j + Width <= end; j += Width) {
         const Floats v = mul(C::many(row, j), scales16);
         sink.many(j, Symmetric ? v : add(v, offsets16));

@@ -41,11 +41,12 @@ struct CodebookDecode {
     if (kind == ScaleKind::kHalf) return half_to_float(reinterpret_cast<const uint16_t*>(row)[block]);
     return log_scales[row[block]];
   }
-  template <class Sink>
+  bool one_block() const { return block_size >= dim; }
+  template <int N = 0, class Sink>
   void decode(int64_t id, Sink& sink) const {
     const uint8_t* row = codes[id];
     const uint8_t* scale_row = scales[id];
-    over_blocks(dim, block_size, [&](int64_t block, int64_t j, int64_t end) {
+    over_blocks(N > 0 ? N * Width : dim, N > 0 ? N * Width : block_size, [&](int64_t block, int64_t j, int64_t end) {
       const float s = scale(scale_row, block);
 #if !defined(EMBSTORE_ISA_REF)
       const Floats many = set1(s);

@@ -12,14 +12,17 @@ struct FloatDecode {
 
   explicit FloatDecode(const TableView& t) : values(t, "values"), dim(t.embedding_dim), line_bytes(values.row_bytes) {}
   void prefetch(int64_t id) const { values.prefetch_row(id); }
-  template <class Sink>
+  bool one_block() const { return true; }
+  template <int N = 0, class Sink>
   void decode(int64_t id, Sink& sink) const {
     const auto* row = reinterpret_cast<const typename T::Stored*>(values[id]);
+    const int64_t end = N > 0 ? N * Width : dim;
     int64_t j = 0;
 #if !defined(EMBSTORE_ISA_REF)
-    for (; j + Width <= dim; j += Width) sink.many(j, T::many(row + j));
+#pragma GCC unroll 16
+    for (; j + Width <= end; j += Width) sink.many(j, T::many(row + j));
 #endif
-    for (; j < dim; ++j) sink.one(j, T::one(row[j]));
+    for (; j < end; ++j) sink.one(j, T::one(row[j]));
   }
 };
 

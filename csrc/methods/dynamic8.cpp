@@ -20,6 +20,7 @@ struct Dynamic8 {
     // Within 128-bit lanes the unpacks below put codes 4i .. 4i + 3 of each quarter side by side; gathering dword
     // i of every quarter first makes each result 16 values in order.
     const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+#pragma GCC unroll 4
     for (; j + 64 <= end; j += 64) {
       const __m512i codes = _mm512_permutexvar_epi32(order, _mm512_loadu_si512(row + j));
       const __mmask64 upper = _mm512_movepi8_mask(codes);
@@ -38,6 +39,7 @@ struct Dynamic8 {
 #elif !defined(EMBSTORE_ISA_REF)
   template <class Body>
   static int64_t vectors(const float* table, const uint8_t* row, int64_t j, int64_t end, Body body) {
+#pragma GCC unroll 16
     for (; j + Width <= end; j += Width) {
       float values[Width];
       for (int l = 0; l < Width; ++l) values[l] = table[row[j + l]];

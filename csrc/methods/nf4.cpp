@@ -9,6 +9,7 @@ struct Nf4 {
 #if !defined(EMBSTORE_ISA_REF)
   template <class Body>
   static int64_t vectors(const float* table, const uint8_t* row, int64_t j, int64_t end, Body body) {
+#pragma GCC unroll 16
     for (; j + Width <= end; j += Width) body(j, pick16(table, codes_u4(row + j / 2)));
     return j;
   }

@@ -1,7 +1,9 @@
 // The loops shared by every method whose row decodes on its own. A decode functor F has
 //   int64_t dim; int64_t line_bytes;                   values per row; bytes touched per row (sets the prefetch distance)
 //   void prefetch(int64_t id) const;
-//   template <class Sink> void decode(int64_t id, Sink& sink) const;
+//   bool one_block() const;                            whether a row has a single scale
+//   template <int N = 0, class Sink> void decode(int64_t id, Sink& sink) const;
+//                                                      N > 0: dim is N * Width and the row is one block
 // and calls sink.many(j, Floats) for Width values from column j, or sink.one(j, float), each column once.
 // Everything is in a namespace per instruction set: the same inline function compiled twice must never be merged.
 #pragma once
@@ -73,7 +75,17 @@ struct MaxSink {
   void one(int64_t j, float v) { out[j] = max_nan_one(out[j], v); }
 };
 
-// About 4 KiB of codes in flight: enough to hide a memory access, few enough to stay within the fill buffers.
+#if !defined(EMBSTORE_ISA_REF)
+// Sums of a bag in N registers: with N known, the decode loop unrolls and every column is a constant.
+template <int N>
+struct RegisterSink {
+  Floats sums[N];
+  void many(int64_t j, Floats v) { sums[j / Width] = add(sums[j / Width], v); }
+  void one(int64_t, float) {}
+};
+#endif
+
+// About 2.5 KiB of codes in flight: enough to hide a memory access, few enough to stay within the fill buffers.
 template <class F>
 int64_t ahead(const F& f) {
   const int64_t rows = 2560 / (f.line_bytes + 64);
@@ -153,6 +165,13 @@ class RowKernel final : public Kernel {
 
   void bag(const int64_t* ids, const int64_t* offsets, int64_t first, int64_t last, const float* weights, BagMode mode,
            float* out) const noexcept override {
+#if !defined(EMBSTORE_ISA_REF)
+    if (weights == nullptr && mode != BagMode::kMax && f_.one_block()) {
+      if (f_.dim == 4 * Width) return bag_sums<4>(ids, offsets, first, last, mode, out);
+      if (f_.dim == 8 * Width) return bag_sums<8>(ids, offsets, first, last, mode, out);
+      if (f_.dim == 16 * Width) return bag_sums<16>(ids, offsets, first, last, mode, out);
+    }
+#endif
     const int64_t begin = offsets[first], end = offsets[last];
     const int64_t distance = ahead(f_);
     for (int64_t i = begin; i < begin + distance && i < end; ++i) f_.prefetch(ids[i]);
@@ -182,6 +201,29 @@ class RowKernel final : public Kernel {
   }
 
  private:
+#if !defined(EMBSTORE_ISA_REF)
+  template <int N>
+  void bag_sums(const int64_t* ids, const int64_t* offsets, int64_t first, int64_t last, BagMode mode, float* out) const {
+    const F f = f_;  // a copy: the compiler need not fear that a store to `out` changes it
+    const int64_t begin = offsets[first], end = offsets[last];
+    const int64_t distance = ahead(f);
+    for (int64_t i = begin; i < begin + distance && i < end; ++i) f.prefetch(ids[i]);
+    for (int64_t b = first; b < last; ++b) {
+      RegisterSink<N> sink;
+      for (int k = 0; k < N; ++k) sink.sums[k] = set1(0.0f);
+      for (int64_t i = offsets[b]; i < offsets[b + 1]; ++i) {
+        if (i + distance < end) f.prefetch(ids[i + distance]);
+        f.template decode<N>(ids[i], sink);
+      }
+      const int64_t length = offsets[b + 1] - offsets[b];
+      float* row = out + b * (N * Width);
+      const bool divide = mode == BagMode::kMean && length > 1;
+      for (int k = 0; k < N; ++k)
+        store(row + k * Width, divide ? div(sink.sums[k], set1(float(length))) : sink.sums[k]);
+    }
+  }
+#endif
+
   F f_;
 };
 
