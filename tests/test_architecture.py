@@ -33,12 +33,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sources": {"errors", "arrays", "method"},
     "oov": {"errors"},
     "table": ONLINE,
-    "compress": ONLINE | {"transforms", "table"},
+    "compression": ONLINE | {"transforms", "table"},
     "search": ONLINE | {"table"},
     "report": ONLINE | {"table"},
     "export": ONLINE | {"table"},
-    "nn": {"errors", "arrays", "method", "registry", "table", "compress"},
-    "cli": ONLINE | {"transforms", "table", "compress", "search", "report", "export"},
+    "nn": {"errors", "arrays", "method", "registry", "table", "compression"},
+    "cli": ONLINE | {"transforms", "table", "compression", "search", "report", "export"},
 }
 
 # Imported when first needed, so that `import embstore` and `embstore --help` do not pay for them.
@@ -130,8 +130,8 @@ def test_every_room_has_a_rule() -> None:
         ("methods", "embstore.methods", "def f():\n    import torch"),
         ("errors", "embstore", "from .arrays import ArraySpec"),
         ("format", "embstore.format", "from ..registry import get"),
-        ("table", "embstore", "from .compress import compress"),
-        ("compress", "embstore", "from .testing import laws"),
+        ("table", "embstore", "from .compression import compress"),
+        ("compression", "embstore", "from .testing import laws"),
         ("table", "embstore", "import pyarrow as pa"),
         ("sources", "embstore.sources", "try:\n    import torch\nexcept ImportError:\n    pass"),
         ("cli", "embstore", "from rich.table import Table"),
@@ -147,7 +147,7 @@ def test_a_broken_rule_is_noticed(room: str, package: str, code: str) -> None:
         ("methods", "embstore.methods", "from ..arrays import ArraySpec\nfrom ._bits import pack"),
         ("format", "embstore.format", "from .. import native"),
         ("sources", "embstore.sources", "def f():\n    import torch"),
-        ("cli", "embstore", "import typer\nfrom .compress import compress"),
+        ("cli", "embstore", "import typer\nfrom .compression import compress"),
         ("oov", "embstore", "if TYPE_CHECKING:\n    from .sources.base import Subwords"),
     ],
 )
