@@ -115,7 +115,7 @@ def main(quick: bool = False, directory: str | None = None) -> None:
             "    while True:\n"
             "        anon = [int(l.split()[1]) for l in open('/proc/self/status') if l.startswith('RssAnon')][0]\n"
             "        peak = max(peak, anon); time.sleep(0.01)\n"
-            "import embstore.compress, embstore.sources, numpy\n"
+            "import embstore.compression, embstore.sources, numpy\n"
             "base = [int(l.split()[1]) for l in open('/proc/self/status') if l.startswith('RssAnon')][0]\n"
             "threading.Thread(target=watch, daemon=True).start()\n"
             f"t = time.perf_counter(); embstore.compress({str(source)!r}, {str(work / 'int8')!r})\n"

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .compress import compress as compress
+    from .compression import compress as compress
     from .kernels import get_num_threads as get_num_threads
     from .kernels import set_num_threads as set_num_threads
     from .table import Table as Table
     from .table import open as open
 
 _PUBLIC = {
-    "compress": "compress",
+    "compress": "compression",
     "open": "table",
     "Table": "table",
     "set_num_threads": "kernels",

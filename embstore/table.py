@@ -135,6 +135,9 @@ class Table:
         """`table[5]`, `table["word"]`, `table[[1, 2]]`, `table[10:20]`: float32 rows; see `lookup`."""
         if type(item) is int:
             return self._one(item)
+        if type(item) is str and self._keys is not None:
+            row = self._keys.id(item)
+            return self._one(row) if row >= 0 else self.lookup(item)
         if isinstance(item, slice):
             return self.lookup(np.arange(*item.indices(self.num_embeddings), dtype=np.int64))
         return self.lookup(item)

@@ -10,7 +10,7 @@ import pytest
 from format_toy import ArraySource, Toy
 
 from embstore.arrays import TableShape
-from embstore.compress import compress, parse_budget
+from embstore.compression import compress, parse_budget
 from embstore.errors import BudgetError, ConfigError, DestinationExistsError, SourceError
 from embstore.format import open_table, verify
 
@@ -19,7 +19,7 @@ SHAPE = TableShape(1000, 16)
 
 @pytest.fixture
 def values(rooms: None, monkeypatch: pytest.MonkeyPatch, small_blocks: None) -> np.ndarray:
-    monkeypatch.setattr("embstore.compress.CHUNK_BYTES", 256 * 64)
+    monkeypatch.setattr("embstore.compression.CHUNK_BYTES", 256 * 64)
     return np.random.default_rng(0).standard_normal((5000, 16)).astype("f4")
 
 

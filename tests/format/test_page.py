@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import zarr
 
-import embstore.compress
+import embstore
 import embstore.format
 from embstore import table
 
@@ -80,7 +80,7 @@ OTHERS: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize("dim", [1, 16, 37])
 def test_decodes_by_the_page(tmp_path: Path, small_blocks: None, method: str, config: dict[str, Any], dim: int) -> None:
     values = np.random.default_rng(dim).standard_normal((700, dim)).astype(F32)
-    embstore.compress.compress(values, tmp_path / "t", method, **config)
+    embstore.compress(values, tmp_path / "t", method, **config)
     by_the_page = decode(zarr.open_group(tmp_path / "t", mode="r"))
     np.testing.assert_array_equal(by_the_page, table.open(str(tmp_path / "t")).lookup(np.arange(700)))
 
@@ -88,7 +88,7 @@ def test_decodes_by_the_page(tmp_path: Path, small_blocks: None, method: str, co
 @pytest.mark.parametrize("keys", [[f"w{i}" for i in range(700)], np.arange(700, dtype=np.int64) * 7])
 def test_keys_are_published_and_checked(tmp_path: Path, keys: Any) -> None:
     values = np.random.default_rng(0).standard_normal((700, 8)).astype(F32)
-    made = embstore.compress.compress(values, tmp_path / "t", "int8", keys=keys)
+    made = embstore.compress(values, tmp_path / "t", "int8", keys=keys)
     np.testing.assert_array_equal(made.lookup(keys[5:9]) if isinstance(keys, list) else made.lookup([5, 6, 7, 8]),
                                   made.lookup([5, 6, 7, 8]))  # fmt: skip
     stored = embstore.format.open_table(tmp_path / "t")

@@ -261,8 +261,6 @@ def _write(
         shared = method.fit(_FitRows(source, max_rows, check), np.random.default_rng(seed))
         writer.write_shared(shared)
         encode: Callable[..., dict[str, npt.NDArray[Any]]] = kernels.encoder(method)
-        # With "keep" a value that leaves the range of a scale is kept as what it becomes.
-        check_encoded = getattr(method, "check_encoded", None) if finite else None
         key_writer = None
         if with_keys and source.key_type is not None:
             from .format import keys as _keys
@@ -276,8 +274,7 @@ def _write(
             skip = max(resume - chunk.start, 0)
             rows, first = chunk.rows[skip:], chunk.start + skip
             encoded = encode(shared, np.arange(first, first + len(rows), dtype=np.int64), rows)
-            if check_encoded is not None:
-                check_encoded(encoded, rows, first)
+            method.check_encoded(encoded, rows, first)
             write.put(encoded)
 
         # Reading, encoding and writing overlap; sources stay on this thread, where SQLite wants them.

@@ -1,0 +1,34 @@
+"""Write the golden tables of this format version: `python tests/golden/make.py`. Released ones are never rewritten."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import embstore
+from embstore import registry
+
+HERE = Path(__file__).parent
+
+
+def rows() -> np.ndarray:
+    """11 rows of 37 values by integer arithmetic: the same on every machine."""
+    k = np.arange(11 * 37, dtype=np.int64)
+    return (((k * 2654435761 + 12345) % 10007 - 5003) / 2048).astype(np.float32).reshape(11, 37)
+
+
+def main() -> None:
+    variants = [(name, {}) for name in registry.names()]
+    variants += [("int8", {"block_size": 16, "symmetric": True, "scale_dtype": "float32"}), ("nf4", {"scale_dtype": "uint8"})]
+    for name, config in variants:
+        path = HERE / "v1" / "-".join([name, *(str(v) for v in config.values())])
+        if path.exists():
+            continue
+        path.mkdir(parents=True)
+        table = embstore.compress(rows(), path / "table", method=name, keys=[f"key {i}" for i in range(11)], **config)
+        np.save(path / "decoded.npy", table.lookup(np.arange(11)))
+        print(path, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
