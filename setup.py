@@ -13,10 +13,32 @@ from glob import glob
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-X86 = {"ref": [], "avx2": ["-mavx2", "-mf16c"], "avx512": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vbmi", "-mf16c", "-mprefer-vector-width=512"]}
+X86 = {
+    "ref": [],
+    "avx2": ["-mavx2", "-mf16c"],
+    "avx512": [
+        "-mavx512f",
+        "-mavx512bw",
+        "-mavx512vl",
+        "-mavx512dq",
+        "-mavx512vbmi",
+        "-mf16c",
+        "-mprefer-vector-width=512",
+    ],
+}
 ARM = {"ref": [], "neon": []}
 # -ffp-contract=off: a fused multiply-add would round once where the numpy reference rounds twice.
-FLAGS = ["-std=c++17", "-O3", "-fvisibility=hidden", "-fno-strict-aliasing", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra"]
+FLAGS = [
+    "-std=c++17",
+    "-O3",
+    "-fvisibility=hidden",
+    "-fno-strict-aliasing",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-Wall",
+    "-Wextra",
+]
 
 
 class BuildExt(build_ext):
@@ -29,9 +51,18 @@ class BuildExt(build_ext):
         sanitize = os.environ.get("EMBSTORE_SANITIZE")
         extra = [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g"] if sanitize else ["-g0"]
         temp = self.build_temp
-        include = [os.path.join(here, "include"), os.path.join(here, "ext", "robin_map", "include"), "csrc", *self.include_dirs]
+        include = [
+            os.path.join(here, "include"),
+            os.path.join(here, "ext", "robin_map", "include"),
+            "csrc",
+            *self.include_dirs,
+        ]
         compile_ = lambda sources, out, flags, macros=(): self.compiler.compile(  # noqa: E731
-            sources, output_dir=os.path.join(temp, out), include_dirs=include, macros=list(macros), extra_postargs=FLAGS + extra + flags
+            sources,
+            output_dir=os.path.join(temp, out),
+            include_dirs=include,
+            macros=list(macros),
+            extra_postargs=FLAGS + extra + flags,
         )
         objects = []
         for isa, flags in isas.items():
@@ -42,7 +73,9 @@ class BuildExt(build_ext):
         binding = [os.path.join(here, "src", "nb_combined.cpp")]
         objects += compile_(binding, "nanobind", ["-w", "-Os"], [("NDEBUG", "1")])
         link = [f"-fsanitize={sanitize}"] if sanitize else [] if sys.platform == "darwin" else ["-s"]
-        self.compiler.link_shared_object(objects, self.get_ext_fullpath(ext.name), extra_postargs=[*link, "-pthread"], target_lang="c++")
+        self.compiler.link_shared_object(
+            objects, self.get_ext_fullpath(ext.name), extra_postargs=[*link, "-pthread"], target_lang="c++"
+        )
 
 
 setup(ext_modules=[Extension("embstore._native", sources=[], language="c++")], cmdclass={"build_ext": BuildExt})

@@ -44,9 +44,7 @@ def peers(weight: np.ndarray, ids: np.ndarray, out: np.ndarray, threads: int) ->
     bags["torch embedding_bag float32"] = lambda: torch.nn.functional.embedding_bag(
         i, w, offsets, mode="sum", include_last_offset=True
     )
-    packed = torch.cat(
-        [torch.ops.quantized.embedding_bag_byte_prepack(part) for part in w.split(1 << 20)]
-    )
+    packed = torch.cat([torch.ops.quantized.embedding_bag_byte_prepack(part) for part in w.split(1 << 20)])
     bags["torch byte_rowwise_offsets"] = lambda: torch.ops.quantized.embedding_bag_byte_rowwise_offsets(
         packed, i, offsets, include_last_offset=True, mode=0
     )
@@ -61,7 +59,10 @@ def peers(weight: np.ndarray, ids: np.ndarray, out: np.ndarray, threads: int) ->
 
     def table(bits: Any, pooling: Any) -> Any:
         module = IntNBitTableBatchedEmbeddingBagsCodegen(
-            [("", n, dim, bits, EmbeddingLocation.HOST)], device="cpu", pooling_mode=pooling, output_dtype=SparseType.FP32
+            [("", n, dim, bits, EmbeddingLocation.HOST)],
+            device="cpu",
+            pooling_mode=pooling,
+            output_dtype=SparseType.FP32,
         )
         module.fill_random_weights()
         return module
@@ -90,9 +91,8 @@ def ours(n: int, dim: int, ids: np.ndarray, out: np.ndarray) -> tuple[dict, dict
             else:
                 arrays[spec.name] = np.full(spec.sizes(), 0.01, spec.dtype)
         bound, _ = kernels.bind(method, shape, 1 << 40, [Arrays(arrays)], {})
-        threads = kernels.get_num_threads
-        lookups[f"embstore {name}"] = lambda b=bound: b.lookup(ids, out, threads())
-        bags[f"embstore {name} bag"] = lambda b=bound: b.bag(ids, offsets, None, 0, pooled, threads())
+        lookups[f"embstore {name}"] = lambda b=bound: b.lookup(ids, out, kernels.get_num_threads())
+        bags[f"embstore {name} bag"] = lambda b=bound: b.bag(ids, offsets, None, 0, pooled, kernels.get_num_threads())
     return lookups, bags
 
 
@@ -120,11 +120,14 @@ def main(quick: bool = False) -> None:
                         row = {
                             "op": op, "dim": dim, "ids": kind, "threads": threads, "name": name,
                             "mrows_per_s": count / timing.median(times[name]) / 1e6,
-                            "over": {p: timing.ratio(times, name, p) for p in contenders if not p.startswith("embstore")},
+                            "over": {p: timing.ratio(times, name, p) for p in contenders if "embstore" not in p},
                         }  # fmt: skip
                         rows.append(row)
                         over = f"{row['over'][base]:6.2f} x {base}" if base in row["over"] else ""
-                        print(f"{op:10} {dim:4} {kind:8} {threads} {name:30} {row['mrows_per_s']:8.1f} M/s {over}", flush=True)
+                        print(
+                            f"{op:10} {dim:4} {kind:8} {threads} {name:30} {row['mrows_per_s']:8.1f} M/s {over}",
+                            flush=True,
+                        )
             embstore.set_num_threads(None)
     if not quick:
         print(timing.save("kernels", {"rows": rows}))

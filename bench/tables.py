@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 import embstore
+from embstore.testing.sparse import sparse_table
 
 from . import timing
 
@@ -101,7 +102,8 @@ def main(quick: bool = False, directory: str | None = None) -> None:
     result: dict[str, Any] = {}
     try:
         result["import embstore, s"] = min(
-            in_child("import time; t=time.perf_counter(); import embstore; print(time.perf_counter()-t)") for _ in range(5)
+            in_child("import time; t=time.perf_counter(); import embstore; print(time.perf_counter()-t)")
+            for _ in range(5)
         )
         dim = 128
         rows = (1 << 16) if quick else (4 << 30) // (4 * dim)
@@ -134,10 +136,18 @@ def main(quick: bool = False, directory: str | None = None) -> None:
             table = embstore.compress(big, work / "big")
             big.unlink()
             result |= cold(work / "big", table)
-        result["open, ms"] = 1e3 * in_child(
-            f"import embstore, time, embstore.table, numpy; t=time.perf_counter(); embstore.open({str(work / ('int8' if quick else 'big'))!r});"
-            " print(time.perf_counter()-t)"
+        vast = work / "vast"
+        sparse_table(vast, (1 << 20) if quick else (50 << 30) // dim, dim)
+        measure = (
+            "import embstore, time, embstore.table, embstore.methods.int8\n"
+            "def rss(): return next(int(l.split()[1]) for l in open('/proc/self/status') if l.startswith('VmRSS'))\n"
+            f"embstore.open({str(work / 'int8')!r})\n"
+            f"before = rss(); t = time.perf_counter(); table = embstore.open({str(vast)!r})\n"
         )
+        name = "open 50 GB" if not quick else "open 128 MB"
+        opens = [in_child(measure + "print(time.perf_counter() - t)") for _ in range(7)]
+        result[f"{name}, ms"] = 1e3 * timing.median(opens)
+        result[f"{name}, MB resident"] = in_child(measure + "print((rss() - before) / 1024)")
     finally:
         shutil.rmtree(work)
     result["peak of this process, MB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

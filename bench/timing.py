@@ -37,7 +37,9 @@ def median(values: list[float]) -> float:
 
 
 def environment() -> dict[str, Any]:
-    cpu = next((v.split(":")[1].strip() for v in open("/proc/cpuinfo") if v.startswith("model name")), platform.machine())
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text().splitlines() if facts.exists() else []
+    cpu = next((v.split(":")[1].strip() for v in lines if v.startswith("model name")), platform.machine())
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     versions = {}
     for package in ("numpy", "torch", "fbgemm_gpu"):
@@ -45,7 +47,13 @@ def environment() -> dict[str, Any]:
             versions[package] = __import__(package).__version__
         except ImportError:
             versions[package] = None
-    return {"cpu": cpu, "cores": os.cpu_count(), "commit": commit, "date": time.strftime("%Y-%m-%d"), "versions": versions}
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "commit": commit,
+        "date": time.strftime("%Y-%m-%d"),
+        "versions": versions,
+    }
 
 
 def save(name: str, result: dict[str, Any]) -> Path:

@@ -74,7 +74,8 @@ class BoundTable {
       for (int64_t s = 0; s < shards; ++s) {
         const auto part = nb::cast<Bytes>(parts[size_t(s)]);
         const int64_t in_shard = std::min(rows_per_shard, num_embeddings - s * rows_per_shard);
-        if (int64_t(part.size()) < in_shard * array.row_bytes) throw nb::value_error("a shard is too small for its rows");
+        if (int64_t(part.size()) < in_shard * array.row_bytes)
+          throw nb::value_error("a shard is too small for its rows");
         array.bases.push_back(part.data());
       }
       table_.rows[nb::cast<std::string>(name)] = std::move(array);
@@ -101,7 +102,8 @@ class BoundTable {
 
   int64_t bag(Ids ids, Ids offsets, nb::object weights, int mode, Floats out, int threads) const {
     const int64_t n = int64_t(ids.size()), bags = int64_t(offsets.size()) - 1;
-    if (bags < 0 || int64_t(out.size()) != bags * table_.embedding_dim) throw nb::value_error("out must hold one row for each bag");
+    if (bags < 0 || int64_t(out.size()) != bags * table_.embedding_dim)
+      throw nb::value_error("out must hold one row for each bag");
     Weights given;
     const float* w = nullptr;
     if (!weights.is_none()) {
@@ -200,7 +202,8 @@ nb::object map_to_array(const std::string& path, uint64_t nbytes) {
     delete mapping;
   });
   static const uint8_t nothing = 0;
-  return nb::cast(nb::ndarray<nb::numpy, const uint8_t, nb::ndim<1>>(data == nullptr ? &nothing : data, {size_t(nbytes)}, owner));
+  return nb::cast(
+      nb::ndarray<nb::numpy, const uint8_t, nb::ndim<1>>(data == nullptr ? &nothing : data, {size_t(nbytes)}, owner));
 }
 
 }  // namespace

@@ -124,7 +124,7 @@ def check(
     expected = {s.name: s for s in specs if s.partition == partition}
     if set(arrays) != set(expected):
         raise ShapeError(
-            f"{partition} arrays must be {sorted(expected)}, found {sorted(arrays)}; encode and fit must return what layout names"
+            f"{partition} arrays must be {sorted(expected)}, found {sorted(arrays)}; return what layout names"
         )
     for name, spec in expected.items():
         array = arrays[name]

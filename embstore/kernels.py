@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -135,7 +136,7 @@ class NumpyBound:
         if weights is not None:
             rows *= weights[:, None]
         out[:] = 0
-        for b, (first, last) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
+        for b, (first, last) in enumerate(itertools.pairwise(offsets)):
             if BAG_MODES[mode] == "max":
                 out[b] = rows[first:last].max(axis=0) if last > first else 0
                 continue

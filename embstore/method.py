@@ -7,6 +7,7 @@ A method is a frozen dataclass whose fields are its config. It says which arrays
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
@@ -62,7 +63,7 @@ class Sized(Protocol):
         ...
 
 
-class RowMethod:
+class RowMethod(abc.ABC):
     """Helper base: config handling, no shared arrays, nothing to resolve.
 
     Subclasses are `@dataclass(frozen=True)` and define `id`, `version`, `layout`, `encode`, `lookup`.
@@ -82,18 +83,32 @@ class RowMethod:
         for name in config:
             if name not in known:
                 has = ", ".join(known) if known else "no fields"
-                raise ConfigError(f"method {cls.id!r} has {has}, found the unknown field {name!r}; see `embstore methods`")
+                raise ConfigError(
+                    f"method {cls.id!r} has {has}, found the unknown field {name!r}; see `embstore methods`"
+                )
         return cls(**config)
 
     def resolve(self, shape: TableShape) -> Self:
         """Fill what the user left open; the resolved form is what is stored."""
         return self
 
+    @abc.abstractmethod
+    def layout(self, shape: TableShape) -> tuple[ArraySpec, ...]:
+        """Every stored array; the single source of sizes, checks and docs."""
+
+    @abc.abstractmethod
+    def encode(self, shared: Mapping[str, npt.NDArray[Any]], ids: Ids, rows: FloatRows) -> Named:
+        """The `rows` arrays of a block of float32 rows; pure, row by row, so that blocks can run in parallel."""
+
+    @abc.abstractmethod
+    def lookup(self, arrays: Arrays, ids: Ids, out: FloatRows) -> None:
+        """The numpy reference: decode rows `ids` (global; `arrays.start` is the first row) into float32 `out`."""
+
     def fit(self, source: Rows, rng: np.random.Generator) -> Named:
         """The shared arrays; none by default."""
         return {}
 
-    def check_encoded(self, encoded: Named, rows: FloatRows, first_row: int) -> None:
+    def check_encoded(self, encoded: Named, rows: FloatRows, first_row: int) -> None:  # noqa: B027
         """Raise `ConfigError` when `rows` (ids from `first_row`) cannot be held by `encoded`; nothing by default."""
 
     def constants(self, shared: Mapping[str, npt.NDArray[Any]]) -> Named:

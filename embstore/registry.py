@@ -52,7 +52,7 @@ def get(method_id: str) -> type[RowMethod]:
 def create(method: str | Method, config: Mapping[str, Any] | None = None) -> Method:
     """A method object from an id and config, or the object itself."""
     if isinstance(method, str):
-        return get(method).from_config(config or {})  # type: ignore[return-value]
+        return get(method).from_config(config or {})
     if config:
         raise ConfigError(f"config fields {sorted(config)} were given beside a method object; set them on the object")
     return method

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import operator
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -137,10 +136,12 @@ class Table:
             return self._one(item)
         if type(item) is str and self._keys is not None:
             row = self._keys.id(item)
-            return self._one(row) if row >= 0 else self.lookup(item)
+            if row >= 0:
+                return self._one(row)
         if isinstance(item, slice):
-            return self.lookup(np.arange(*item.indices(self.num_embeddings), dtype=np.int64))
-        return self.lookup(item)
+            item = np.arange(*item.indices(self.num_embeddings), dtype=np.int64)
+        rows: Floats = self.lookup(item)
+        return rows
 
     def _one(self, row: int) -> Floats:
         out = np.empty(self._dim, np.float32)
@@ -218,9 +219,13 @@ class Table:
         if out.dtype not in (np.float32, np.float16) or not out.dtype.isnative:
             raise ShapeError(f"out must be float32 or float16, found {out.dtype}; pass np.empty({want}, 'float32')")
         if out.shape != want:
-            raise ShapeError(f"out must have shape {want}, found {out.shape}; one row of {self._dim} values for each id")
+            raise ShapeError(
+                f"out must have shape {want}, found {out.shape}; one row of {self._dim} values for each id"
+            )
         if not out.flags.c_contiguous or not out.flags.writeable or not out.flags.aligned:
-            raise ShapeError("out must be C-contiguous, aligned and writeable, found another layout; pass a fresh np.empty")
+            raise ShapeError(
+                "out must be C-contiguous, aligned and writeable, found another layout; pass a fresh np.empty"
+            )
         return out
 
     def _need_keys(self, what: str) -> Keys:
@@ -232,9 +237,7 @@ class Table:
     def _lookup_keys(self, batch: Any, out: Floats | None, policy: Oov, return_mask: bool) -> Any:
         keys = self._need_keys("lookup by key")
         kind = self._stored.keys["type"] if self._stored.keys else None
-        chosen = oov.parse(
-            policy, num_embeddings=self.num_embeddings, key_type=kind, subwords=self.subwords
-        )
+        chosen = oov.parse(policy, num_embeddings=self.num_embeddings, key_type=kind, subwords=self.subwords)
         single = isinstance(batch, (str, bytes)) or np.ndim(batch) == 0
         if single:
             ids = np.array(keys.id(_plain(batch)), np.int64)
@@ -248,7 +251,9 @@ class Table:
             missing = [batch] if single else [flat[i] for i in np.flatnonzero(lost)]
             if chosen.kind == "raise":
                 raise keys.missing_error(_plain(missing[0]))
-            rows = self._gather(np.where(known, ids, 0), out) if self.num_embeddings else self._check_out(out, ids.shape)
+            rows = (
+                self._gather(np.where(known, ids, 0), out) if self.num_embeddings else self._check_out(out, ids.shape)
+            )
             rows.reshape(-1, self._dim)[lost] = self._unknown([_plain(k) for k in missing], chosen)
         else:
             rows = self._gather(ids, out)
@@ -344,7 +349,8 @@ def _resolved(stored: StoredTable) -> Method:
         ) from error
     if stored.method_version > cls.version:
         raise FormatVersionError(
-            f"the table needs version {stored.method_version} of method {cls.id!r}, found {cls.version}; upgrade embstore"
+            f"the table needs version {stored.method_version} of method {cls.id!r}, found {cls.version}; "
+            "upgrade embstore"
         )
     try:
         method: Method = registry.create(stored.method_id, stored.config)
@@ -353,9 +359,13 @@ def _resolved(stored: StoredTable) -> Method:
     except (ConfigError, ShapeError, TypeError) as error:
         raise FormatError(f"the table's config {stored.config} does not fit {cls.id!r}: {error}") from error
     free = {spec.name: spec for spec in stored.specs}
-    if not resolved or [s.name for s in expected] != [s.name for s in stored.specs] or any(
-        free[s.name].dtype != s.dtype or free[s.name].partition != s.partition or free[s.name].shape != s.shape
-        for s in expected
+    if (
+        not resolved
+        or [s.name for s in expected] != [s.name for s in stored.specs]
+        or any(
+            free[s.name].dtype != s.dtype or free[s.name].partition != s.partition or free[s.name].shape != s.shape
+            for s in expected
+        )
     ):
         raise FormatError(
             f"the arrays of a {cls.id!r} table must be {expected}, found {stored.specs}; the metadata was changed"
@@ -397,14 +407,20 @@ def _bounds(ids: Ids, offsets: Any, include_last_offset: bool) -> Ids:
         raise ShapeError("offsets must be given for a 1-D input, found none; pass them or a 2-D input")
     bounds = _as_ids(offsets)
     if bounds.ndim != 1 or (len(bounds) == 0 and (include_last_offset or ids.size)):
-        raise ShapeError(f"offsets must be 1-D with an entry for each bag, found shape {bounds.shape}; pass where each bag starts")
+        raise ShapeError(
+            f"offsets must be 1-D with an entry for each bag, found shape {bounds.shape}; pass where each bag starts"
+        )
     if len(bounds) and bounds[0] != 0:
         raise ShapeError(f"offsets must begin with 0, found {bounds[0]}; the first bag starts at the first id")
     if not include_last_offset:
         bounds = np.append(bounds, ids.size)
     elif bounds[-1] != ids.size:
-        raise ShapeError(f"the last offset must be the {ids.size} ids of input, found {bounds[-1]}; drop include_last_offset?")
+        raise ShapeError(
+            f"the last offset must be the {ids.size} ids of input, found {bounds[-1]}; drop include_last_offset?"
+        )
     if (np.diff(bounds) < 0).any():
         at = int(np.argmax(np.diff(bounds) < 0))
-        raise ShapeError(f"offsets must not decrease nor pass the {ids.size} ids, found {bounds[at]} before {bounds[at + 1]}")
+        raise ShapeError(
+            f"offsets must not decrease nor pass the {ids.size} ids, found {bounds[at]} before {bounds[at + 1]}"
+        )
     return bounds

@@ -86,9 +86,10 @@ def test_on_disk(name, tmp_path):
     for file in files:
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), file
     stored = format.open_table(tmp_path / "one")
-    assert sum(a.nbytes for s in stored.shards for a in s.values()) + sum(
-        a.nbytes for a in stored.shared.values()
-    ) == table.nbytes
+    assert (
+        sum(a.nbytes for s in stored.shards for a in s.values()) + sum(a.nbytes for a in stored.shared.values())
+        == table.nbytes
+    )
     ids = np.random.default_rng(0).integers(0, 3000, 500)
     reference = embstore.Table(stored, backend="numpy").lookup(ids)
     assert np.array_equal(table.lookup(ids), reference)

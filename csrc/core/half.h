@@ -20,7 +20,8 @@ inline uint32_t float_to_bits(float value) {
 inline float half_to_float(uint16_t half) {
   const uint32_t sign = uint32_t(half & 0x8000) << 16;
   const uint32_t rest = half & 0x7fff;
-  if (rest >= 0x7c00) return bits_to_float(sign | 0x7f800000 | ((rest & 0x3ff) << 13) | ((rest & 0x3ff) ? 0x400000 : 0));
+  if (rest >= 0x7c00)
+    return bits_to_float(sign | 0x7f800000 | ((rest & 0x3ff) << 13) | ((rest & 0x3ff) ? 0x400000 : 0));
   if (rest >= 0x400) return bits_to_float(sign | ((rest << 13) + 0x38000000));
   const float magnitude = float(rest) * 5.9604644775390625e-08f;  // subnormal: rest * 2^-24
   return sign ? -magnitude : magnitude;

@@ -19,7 +19,7 @@ struct Job {
   std::atomic<int64_t> next{0};
   std::mutex mutex;
   std::condition_variable finished;
-  int helpers = 0;     // workers inside run(), guarded by mutex
+  int helpers = 0;      // workers inside run(), guarded by mutex
   bool closed = false;  // the caller has taken the last piece; late workers must not touch body
 
   void run() {

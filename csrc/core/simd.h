@@ -162,7 +162,8 @@ inline Codes codes_u4(const uint8_t* p) {
   return vld1q_u32(lanes);
 }
 inline Codes codes_u2(const uint8_t* p) {
-  const uint32_t lanes[4] = {uint32_t(p[0] & 3), uint32_t((p[0] >> 2) & 3), uint32_t((p[0] >> 4) & 3), uint32_t(p[0] >> 6)};
+  const uint32_t lanes[4] = {uint32_t(p[0] & 3), uint32_t((p[0] >> 2) & 3), uint32_t((p[0] >> 4) & 3),
+                             uint32_t(p[0] >> 6)};
   return vld1q_u32(lanes);
 }
 inline Floats to_floats(Codes c) { return vcvtq_f32_u32(c); }

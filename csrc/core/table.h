@@ -21,7 +21,7 @@ struct SharedArray {
 };
 
 struct Params {
-  std::map<std::string, int64_t> integers;   // also booleans
+  std::map<std::string, int64_t> integers;  // also booleans
   std::map<std::string, std::string> texts;
   int64_t integer(const char* name, int64_t otherwise) const {
     auto at = integers.find(name);

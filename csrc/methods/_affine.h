@@ -59,9 +59,12 @@ std::unique_ptr<Kernel> affine_kernel(const TableView& t) {
   const bool half = t.params.is("scale_dtype", "float16");
   using Plain = typename C::Unsigned;
   using Signed = typename C::Signed;
-  if (symmetric && half) return std::make_unique<RowKernel<AffineDecode<Signed, uint16_t, true>>>(AffineDecode<Signed, uint16_t, true>(t));
-  if (symmetric) return std::make_unique<RowKernel<AffineDecode<Signed, float, true>>>(AffineDecode<Signed, float, true>(t));
-  if (half) return std::make_unique<RowKernel<AffineDecode<Plain, uint16_t, false>>>(AffineDecode<Plain, uint16_t, false>(t));
+  if (symmetric && half)
+    return std::make_unique<RowKernel<AffineDecode<Signed, uint16_t, true>>>(AffineDecode<Signed, uint16_t, true>(t));
+  if (symmetric)
+    return std::make_unique<RowKernel<AffineDecode<Signed, float, true>>>(AffineDecode<Signed, float, true>(t));
+  if (half)
+    return std::make_unique<RowKernel<AffineDecode<Plain, uint16_t, false>>>(AffineDecode<Plain, uint16_t, false>(t));
   return std::make_unique<RowKernel<AffineDecode<Plain, float, false>>>(AffineDecode<Plain, float, false>(t));
 }
 

@@ -55,7 +55,10 @@ class BlockEncoder {
   static constexpr int kBottom = Symmetric ? -kTop : 0;
 
   BlockEncoder(bool half, bool least_squares, int64_t block_size)
-      : half_(half), least_squares_(least_squares), x_(size_t(block_size) + kLanes), codes_(size_t(block_size) + kLanes) {}
+      : half_(half),
+        least_squares_(least_squares),
+        x_(size_t(block_size) + kLanes),
+        codes_(size_t(block_size) + kLanes) {}
 
   Step fit(const float* x, int64_t n) {
     n_ = n;
@@ -129,7 +132,7 @@ class BlockEncoder {
     Lanes t = Symmetric ? x * inverse : (x - offset) * inverse;
     const Lanes top = spread(float(kTop)), bottom = spread(float(kBottom));
     t = t > top ? top : t;
-    t = t > bottom ? t : bottom;  // also takes a NaN to the bottom
+    t = t > bottom ? t : bottom;              // also takes a NaN to the bottom
     const Lanes magic = spread(12582912.0f);  // 1.5 * 2^23: rounds to the nearest integer, ties to even
     return (t + magic) - magic;
   }

@@ -11,7 +11,9 @@ namespace embstore::EMBSTORE_ISA {
 enum class ScaleKind { kFloat, kHalf, kLog };
 
 inline ScaleKind scale_kind(const Params& p) {
-  return p.is("scale_dtype", "float16") ? ScaleKind::kHalf : p.is("scale_dtype", "uint8") ? ScaleKind::kLog : ScaleKind::kFloat;
+  return p.is("scale_dtype", "float16") ? ScaleKind::kHalf
+         : p.is("scale_dtype", "uint8") ? ScaleKind::kLog
+                                        : ScaleKind::kFloat;
 }
 
 // T: kTable size, many(table, row, j), one(table, row, j).
@@ -31,7 +33,8 @@ struct CodebookDecode {
         line_bytes(codes.row_bytes + 64),
         kind(scale_kind(t.params)),
         table(reinterpret_cast<const float*>(t.shared.at("table").data)),
-        log_scales(kind == ScaleKind::kLog ? reinterpret_cast<const float*>(t.shared.at("scale_values").data) : nullptr) {}
+        log_scales(kind == ScaleKind::kLog ? reinterpret_cast<const float*>(t.shared.at("scale_values").data)
+                                           : nullptr) {}
   void prefetch(int64_t id) const {
     codes.prefetch_row(id);
     ::embstore::EMBSTORE_ISA::prefetch(scales[id]);
@@ -68,8 +71,10 @@ void codebook_encode(const EncodeJob& job, int64_t first, int64_t last) {
   const int64_t dim = job.embedding_dim, block_size = job.params.integer("block_size", dim);
   const ScaleKind kind = scale_kind(job.params);
   const auto* midpoints = reinterpret_cast<const float*>(job.shared.at("midpoints").data);
-  const float* log_scales = kind == ScaleKind::kLog ? reinterpret_cast<const float*>(job.shared.at("scale_values").data) : nullptr;
-  const float* log_midpoints = kind == ScaleKind::kLog ? reinterpret_cast<const float*>(job.shared.at("scale_midpoints").data) : nullptr;
+  const float* log_scales =
+      kind == ScaleKind::kLog ? reinterpret_cast<const float*>(job.shared.at("scale_values").data) : nullptr;
+  const float* log_midpoints =
+      kind == ScaleKind::kLog ? reinterpret_cast<const float*>(job.shared.at("scale_midpoints").data) : nullptr;
   uint8_t* codes = job.out.at("codes");
   uint8_t* scales = job.out.at("scale");
   const int64_t code_bytes = job.row_bytes.at("codes"), scale_bytes = job.row_bytes.at("scale");

@@ -5,7 +5,9 @@ namespace {
 
 struct Nf4 {
   static constexpr int kTable = 16;
-  static float one(const float* table, const uint8_t* row, int64_t j) { return table[(row[j / 2] >> (j % 2 * 4)) & 15]; }
+  static float one(const float* table, const uint8_t* row, int64_t j) {
+    return table[(row[j / 2] >> (j % 2 * 4)) & 15];
+  }
 #if !defined(EMBSTORE_ISA_REF)
   template <class Body>
   static int64_t vectors(const float* table, const uint8_t* row, int64_t j, int64_t end, Body body) {

@@ -1,8 +1,7 @@
 // The loops shared by every method whose row decodes on its own. A decode functor F has
-//   int64_t dim; int64_t line_bytes;                   values per row; bytes touched per row (sets the prefetch distance)
-//   void prefetch(int64_t id) const;
-//   bool one_block() const;                            whether a row has a single scale
-//   template <int N = 0, class Sink> void decode(int64_t id, Sink& sink) const;
+//   int64_t dim; int64_t line_bytes;                   values per row; bytes touched per row (sets the prefetch
+//   distance) void prefetch(int64_t id) const; bool one_block() const;                            whether a row has a
+//   single scale template <int N = 0, class Sink> void decode(int64_t id, Sink& sink) const;
 //                                                      N > 0: dim is N * Width and the row is one block
 // and calls sink.many(j, Floats) for Width values from column j, or sink.one(j, float), each column once.
 // Everything is in a namespace per instruction set: the same inline function compiled twice must never be merged.
@@ -203,7 +202,8 @@ class RowKernel final : public Kernel {
  private:
 #if !defined(EMBSTORE_ISA_REF)
   template <int N>
-  void bag_sums(const int64_t* ids, const int64_t* offsets, int64_t first, int64_t last, BagMode mode, float* out) const {
+  void bag_sums(const int64_t* ids, const int64_t* offsets, int64_t first, int64_t last, BagMode mode,
+                float* out) const {
     const F f = f_;  // a copy: the compiler need not fear that a store to `out` changes it
     const int64_t begin = offsets[first], end = offsets[last];
     const int64_t distance = ahead(f);

@@ -77,17 +77,24 @@ class AffineMethod(RowMethod):
 
     def for_budget(self, shape: TableShape, nbytes: int) -> Self:
         """The finest blocks (then scale dtype) that fit; `BudgetError` names the floor."""
-        sizes = sorted({s for s in (16, 32, 64, 128, 256) if s < shape.embedding_dim}) + [None]
-        options = [dataclasses.replace(self, block_size=s, scale_dtype=t).resolve(shape) for s in sizes for t in ("float32", "float16")]
+        sizes: list[int | None] = [*(s for s in (16, 32, 64, 128, 256) if s < shape.embedding_dim), None]
+        options = [
+            dataclasses.replace(self, block_size=s, scale_dtype=t).resolve(shape)
+            for s in sizes
+            for t in ("float32", "float16")
+        ]
         costs = [sum(a.nbytes() for a in o.layout(shape)) for o in options]
         fitting = [(cost, o) for cost, o in zip(costs, options, strict=True) if cost <= nbytes]
         if not fitting:
-            raise BudgetError(f"{self.id} needs at least {min(costs):,} bytes for {shape}, found a budget of {nbytes:,}; raise it or take a smaller method")
+            raise BudgetError(
+                f"{self.id} needs at least {min(costs):,} bytes for {shape}, found a budget of {nbytes:,}; "
+                "raise it or take a smaller method"
+            )
         return max(fitting, key=lambda pair: pair[0])[1]
 
     @property
     def _top(self) -> int:
-        return 2 ** (self.bits - 1) - 1 if self.symmetric else 2**self.bits - 1
+        return (1 << (self.bits - 1)) - 1 if self.symmetric else (1 << self.bits) - 1
 
     def encode(self, shared: Mapping[str, npt.NDArray[Any]], ids: Ids, rows: FloatRows) -> Named:
         n, dim = rows.shape
@@ -143,7 +150,9 @@ class AffineMethod(RowMethod):
 
         best_scale, best_offset = whole = span(0.0, True)
         if self.range == "lse":
-            shrinks, rounds = {2: ((0.0, 0.08, 0.16, 0.24), 3), 4: ((0.0, 0.03, 0.06, 0.09), 3)}.get(self.bits, ((0.0,), 2))
+            shrinks, rounds = {2: ((0.0, 0.08, 0.16, 0.24), 3), 4: ((0.0, 0.03, 0.06, 0.09), 3)}.get(
+                self.bits, ((0.0,), 2)
+            )
             best_error = np.full(len(x), np.inf, np.float32)
             keep = pad_to_lanes(np.ones(x.shape[1], np.float32)[None], 0.0)
             padded = pad_to_lanes(x, None)

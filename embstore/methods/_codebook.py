@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 from ..arrays import Arrays, ArraySpec, TableShape
 from ..errors import ConfigError
-from ..method import FloatRows, Ids, Named, Rows, RowMethod
+from ..method import FloatRows, Ids, Named, RowMethod, Rows
 from ._bits import pack, packed_bytes, unpack
 from ._scales import check_block_size, check_scales
 
@@ -40,9 +41,9 @@ class CodebookMethod(RowMethod):
             )
 
     @classmethod
+    @abc.abstractmethod
     def table(cls) -> F32:
         """The codebook, ascending."""
-        raise NotImplementedError
 
     def resolve(self, shape: TableShape) -> Self:
         """Replace an open or too large `block_size` by the row's length."""
@@ -109,9 +110,8 @@ class CodebookMethod(RowMethod):
                 top = np.fmax.reduce(np.abs(x), axis=1)
             bad = ~np.isfinite(x).all(axis=1)
             if self.scale_dtype == "uint8":
-                code = 1 + np.searchsorted(_scale_midpoints(shared["scale_values"]), top, side="left")
-                code = np.where(top > 0, code, 0)
-                scales[:, block] = np.where(bad, 255, code)
+                nearest = 1 + np.searchsorted(_scale_midpoints(shared["scale_values"]), top, side="left")
+                scales[:, block] = np.where(bad, 255, np.where(top > 0, nearest, 0))
                 scale = shared["scale_values"][scales[:, block]]
             else:
                 with np.errstate(over="ignore"):
@@ -139,4 +139,5 @@ class CodebookMethod(RowMethod):
 
 
 def _scale_midpoints(values: npt.NDArray[Any]) -> F32:
-    return ((values[2:255] + values[1:254]) / np.float32(2)).astype(np.float32)
+    midpoints: F32 = ((values[2:255] + values[1:254]) / np.float32(2)).astype(np.float32)
+    return midpoints

@@ -19,7 +19,9 @@ def check_block_size(method_id: str, block_size: int | None, multiple: int) -> N
         return
     if isinstance(block_size, bool) or not isinstance(block_size, int) or block_size < 1 or block_size % multiple:
         rule = "a positive integer" if multiple == 1 else f"a positive multiple of {multiple}"
-        raise ConfigError(f"block_size of {method_id} must be {rule}, found {block_size!r}; leave it out for whole rows")
+        raise ConfigError(
+            f"block_size of {method_id} must be {rule}, found {block_size!r}; leave it out for whole rows"
+        )
 
 
 def check_scales(method_id: str, scales: npt.NDArray[Any], first_row: int, dtype: str) -> None:
@@ -27,7 +29,9 @@ def check_scales(method_id: str, scales: npt.NDArray[Any], first_row: int, dtype
     if np.isinf(scales).any():
         row = first_row + int(np.argwhere(np.isinf(scales))[0, 0])
         cure = "use scale_dtype='float32'" if dtype == "float16" else "scale the table down first"
-        raise ConfigError(f"{method_id} stores scales as {dtype}, and the values of row {row} are too large for it; {cure}")
+        raise ConfigError(
+            f"{method_id} stores scales as {dtype}, and the values of row {row} are too large for it; {cure}"
+        )
 
 
 def round_near(x: F32, half: bool) -> F32:

@@ -31,7 +31,7 @@ class Dynamic8(CodebookMethod):
     @classmethod
     @functools.cache
     def table(cls) -> F32:
-        """256 values: for i = 0..6 the means of neighbours among 2**i + 1 points on [0.1, 1], times ±10**(i-6); 0; 1."""
+        """For i = 0..6 the means of neighbours among 2**i + 1 points on [0.1, 1], times ±10**(i-6); 0; 1."""
         values = [0.0, 1.0]
         for i in range(7):
             points = np.linspace(0.1, 1.0, 2**i + 1)

@@ -7,8 +7,7 @@ with uniform levels.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
-from typing import Literal
+from typing import ClassVar, Literal
 
 from ._affine import AffineMethod
 
@@ -25,4 +24,3 @@ class Int16(AffineMethod):
 
     scale_dtype: Literal["float16", "float32"] = "float32"
     range: Literal["lse", "minmax"] = "minmax"
-

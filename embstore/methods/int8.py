@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-
 from ._affine import AffineMethod
 
 
@@ -22,5 +21,3 @@ class Int8(AffineMethod):
 
     id: ClassVar[str] = "int8"
     bits: ClassVar[int] = 8
-
-

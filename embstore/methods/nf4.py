@@ -39,4 +39,5 @@ class NF4(CodebookMethod):
         positive = [ppf(p) for p in np.linspace(offset, 0.5, 9)[:-1]]
         negative = [-ppf(p) for p in np.linspace(offset, 0.5, 8)[:-1]]
         values = np.sort(np.array([*positive, 0.0, *negative]))
-        return (values / values.max()).astype(np.float32)
+        table: F32 = (values / values.max()).astype(np.float32)
+        return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 from .. import kernels
 from ..arrays import Arrays, TableShape, check
-from ..method import FloatRows, Method, Named, RowMethod, nbytes
+from ..method import FloatRows, Named, RowMethod, nbytes
 
 F32 = npt.NDArray[np.float32]
 
@@ -54,7 +55,7 @@ def make_rows(n: int, dim: int, seed: int = 0, hostile: bool = True) -> F32:
 def pooled(rows: F32, offsets: Any, mode: str, weights: F32 | None = None) -> F32:
     """Bags by lookup and a plain loop: rows added in order, in float32."""
     out = np.zeros((len(offsets) - 1, rows.shape[1]), np.float32)
-    for b, (first, last) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
+    for b, (first, last) in enumerate(itertools.pairwise(offsets)):
         part = rows[first:last] if weights is None else rows[first:last] * weights[first:last, None]
         if last == first:
             continue
@@ -86,9 +87,9 @@ def check_method(method: RowMethod, rows: int = 257, dim: int = 64, seed: int = 
     config_survives(method)
     data = make_rows(rows, dim, seed)
     shape = TableShape(rows, dim)
-    resolved: Method = method.resolve(shape)
+    resolved = method.resolve(shape)
     assert resolved.resolve(shape) == resolved, "resolve is idempotent"
-    config_survives(resolved)  # type: ignore[arg-type]
+    config_survives(resolved)
     shared = resolved.fit(MemoryRows(data), np.random.default_rng(seed))
     again = resolved.fit(MemoryRows(data), np.random.default_rng(seed))
     assert all(same(shared[k], again[k]) for k in shared), "the same seed fits the same arrays"
@@ -109,7 +110,7 @@ def check_method(method: RowMethod, rows: int = 257, dim: int = 64, seed: int = 
     _check_reading(resolved, shape, shared, encoded, seed)
 
 
-def _encode(method: Method, shared: Named, data: F32, threads: int) -> Named:
+def _encode(method: RowMethod, shared: Named, data: F32, threads: int) -> Named:
     before = kernels.get_num_threads()
     kernels.set_num_threads(threads)
     try:
@@ -118,7 +119,7 @@ def _encode(method: Method, shared: Named, data: F32, threads: int) -> Named:
         kernels.set_num_threads(before)
 
 
-def _check_reading(method: Method, shape: TableShape, shared: Named, encoded: Named, seed: int) -> None:
+def _check_reading(method: RowMethod, shape: TableShape, shared: Named, encoded: Named, seed: int) -> None:
     n, dim = shape.num_embeddings, shape.embedding_dim
     rng = np.random.default_rng(seed + 1)
     whole = np.empty((n, dim), np.float32)

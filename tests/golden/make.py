@@ -19,7 +19,10 @@ def rows() -> np.ndarray:
 
 def main() -> None:
     variants = [(name, {}) for name in registry.names()]
-    variants += [("int8", {"block_size": 16, "symmetric": True, "scale_dtype": "float32"}), ("nf4", {"scale_dtype": "uint8"})]
+    variants += [
+        ("int8", {"block_size": 16, "symmetric": True, "scale_dtype": "float32"}),
+        ("nf4", {"scale_dtype": "uint8"}),
+    ]
     for name, config in variants:
         path = HERE / "v1" / "-".join([name, *(str(v) for v in config.values())])
         if path.exists():

@@ -1,0 +1,141 @@
+"""Write docs/performance.md from bench/results: every figure on the page comes from there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from .timing import RESULTS
+
+PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
+
+INTRO = """# Performance
+
+Written by `python -m bench report` from `bench/results/*.json`; each figure was measured by `python -m bench`, none is
+typed in. Speeds are ratios against a peer measured in turns with it in the same run; the medians over rounds of the
+paired ratios are shown. Absolute rates are there for orientation: they belong to that machine on that day.
+
+A lookup of dim 128 has to read 512 bytes a row in float32 and 132 in int8 (128 codes, scale and offset), and write 512;
+a bag of 32 writes 1/32 of that. Rows are prefetched 4 to 16 ahead; outputs of 8 MiB or more are stored past the cache.
+"""
+
+
+def load(name: str) -> dict[str, Any] | None:
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def _verdict(value: float, target: float, low: bool = False) -> str:
+    return "met" if (value <= target if low else value >= target) else "**missed**"
+
+
+def _kernels(result: dict[str, Any]) -> str:
+    rows = result["rows"]
+    cases = sorted({(r["dim"], r["ids"], r["threads"]) for r in rows}, key=lambda c: (c[0] != 128, c[0], c[1], c[2]))
+
+    def over(case: tuple[Any, ...], op: str, name: str, *peers: str) -> float | None:
+        row = next(
+            (r for r in rows if (r["dim"], r["ids"], r["threads"]) == case and (r["op"], r["name"]) == (op, name)), None
+        )
+        found = [row["over"][p] for p in peers if row and p in row["over"]]
+        return min(found) if found else None
+
+    columns = [
+        ("int8 / take", "lookup", "embstore int8", ("numpy.take",), 1.7),
+        ("int8 / FBGEMM", "lookup", "embstore int8", ("FBGEMM int8 unpooled",), 3.0),
+        ("int4 / take", "lookup", "embstore int4", ("numpy.take",), 1.3),
+        ("nf4 / take", "lookup", "embstore nf4", ("numpy.take",), 1.3),
+        ("dynamic8 / take", "lookup", "embstore dynamic8", ("numpy.take",), 1.3),
+        (
+            "int8 bag / best peer",
+            "bag of 32",
+            "embstore int8 bag",
+            ("FBGEMM int8 bag", "torch byte_rowwise_offsets"),
+            1.05,
+        ),
+        ("int4 bag / FBGEMM", "bag of 32", "embstore int4 bag", ("FBGEMM int4 bag",), 1.05),
+    ]
+    text = (
+        "\n## Kernels: 2 GiB of float32, ids uniform and Zipf\n\nRatio to the peer; the first row has the target.\n\n"
+    )
+    text += (
+        "| dim | ids | threads | " + " | ".join(c[0] for c in columns) + " |\n|" + "---|" * (3 + len(columns)) + "\n"
+    )
+    text += "| | target | | " + " | ".join(f"{c[4]:g}" for c in columns) + " |\n"
+    for case in cases:
+        cells = []
+        for _, op, name, peers, target in columns:
+            value = over(case, op, name, *peers)
+            cells.append("" if value is None else f"{value:.2f}" + ("" if value >= target else " (missed)"))
+        text += f"| {case[0]} | {case[1]} | {case[2]} | " + " | ".join(cells) + " |\n"
+    rate = {(r["dim"], r["ids"], r["threads"], r["op"], r["name"]): r["mrows_per_s"] for r in rows}
+    text += "\nTwo threads over one (rate of two divided by rate of one; target 1.8):\n\n"
+    text += "| dim | ids | int8 lookup | int8 bag | int4 bag |\n|---|---|---|---|---|\n"
+    for dim, ids in sorted({(c[0], c[1]) for c in cases}, key=lambda c: (c[0] != 128, c)):
+        cells = []
+        for op, name in (
+            ("lookup", "embstore int8"),
+            ("bag of 32", "embstore int8 bag"),
+            ("bag of 32", "embstore int4 bag"),
+        ):
+            value = rate[dim, ids, 2, op, name] / rate[dim, ids, 1, op, name]
+            cells.append(f"{value:.2f}" + ("" if value >= 1.8 else " (missed)"))
+        text += f"| {dim} | {ids} | " + " | ".join(cells) + " |\n"
+    text += "\nRates at dim 128, uniform ids, million rows per second (medians):\n\n"
+    text += "| | one thread | two threads |\n|---|---:|---:|\n"
+    for op, name in dict.fromkeys((r["op"], r["name"]) for r in rows if r["dim"] == 128 and r["ids"] == "uniform"):
+        one, two = rate[128, "uniform", 1, op, name], rate[128, "uniform", 2, op, name]
+        text += f"| {op}: {name} | {one:.1f} | {two:.1f} |\n"
+    return text
+
+
+TARGETS = {
+    "import embstore, s": (0.15, True),
+    "compress to int8, GB/s of input": (0.6, False),
+    "compress, MB of anonymous memory": (500, True),
+    "one row by id, us": (2, True),
+    "one row by key, us": (4, True),
+    "batch of keys, M/s": (2, False),
+    "cold, over numpy memmap": (5, False),
+    "open 50 GB, ms": (5, True),
+    "open 50 GB, MB resident": (10, True),
+}
+
+
+def _tables(result: dict[str, Any]) -> str:
+    text = "\n## Tables\n\n| what | measured | target | |\n|---|---:|---:|---|\n"
+    for name, value in result["figures"].items():
+        if name in TARGETS:
+            target, low = TARGETS[name]
+            text += f"| {name} | {value:.3g} | {'≤' if low else '≥'} {target:g} | {_verdict(value, target, low)} |\n"
+        else:
+            text += f"| {name} | {value:.4g} | | |\n"
+    return text
+
+
+def _errors(result: dict[str, Any]) -> str:
+    text = f"\n## What each method costs and loses\n\n{result['table']}; error is sum((decoded - x)²) / sum(x²).\n"
+    text += "Targets: int8 ≤ 3.0e-5 at ≤ 58 bytes, int4 ≤ 8.5e-3 at ≤ 29 bytes.\n\n"
+    text += "| method | bytes per row | error |\n|---|---:|---:|\n"
+    for row in result["rows"]:
+        text += f"| {row['method']} | {row['bytes_per_row']:.2f} | {row['error']:.2e} |\n"
+    return text
+
+
+def main() -> None:
+    text = INTRO
+    for name, write in (("kernels", _kernels), ("tables", _tables), ("errors", _errors)):
+        result = load(name)
+        if result is not None:
+            made = result["environment"]
+            versions = ", ".join(f"{k} {v}" for k, v in made["versions"].items() if v)
+            text += (
+                write(result)
+                + f"\n*{made['date']}, commit {made['commit']}, {made['cpu']}, {made['cores']} cores, {versions}.*\n"
+            )
+    notes = PAGE.with_name("performance-notes.md")
+    if notes.exists():
+        text += "\n" + notes.read_text()
+    PAGE.write_text(text)
+    print(PAGE)
