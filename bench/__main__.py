@@ -14,7 +14,7 @@ def main() -> None:
     parser.add_argument("--dir", default=None, help="where tables are written (needs about 30 GB without --quick)")
     given = parser.parse_args()
     if given.what in ("kernels", "all"):
-        kernels.main(quick=given.quick)
+        kernels.main(quick=given.quick, directory=given.dir)
     if given.what in ("tables", "all"):
         tables.main(quick=given.quick, directory=given.dir)
     if given.what in ("errors", "all"):

@@ -28,8 +28,9 @@ struct Rows {  // one rows array, as the functors read it
   const uint8_t* operator[](int64_t id) const { return bases[id >> shift] + (id & mask) * row_bytes; }
   void prefetch_row(int64_t id) const {
     const uint8_t* at = (*this)[id];
-    for (int64_t i = 0; i < row_bytes; i += 64) prefetch(at + i);
-    prefetch(at + row_bytes - 1);
+    const auto first = reinterpret_cast<uintptr_t>(at) & ~uintptr_t(63);
+    const auto end = reinterpret_cast<uintptr_t>(at) + uintptr_t(row_bytes);
+    for (uintptr_t line = first; line < end; line += 64) prefetch(reinterpret_cast<const void*>(line));
   }
 };
 

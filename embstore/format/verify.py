@@ -28,6 +28,9 @@ class Fault:
     rows: tuple[int, int] | None
     sentence: str
 
+    def __str__(self) -> str:
+        return self.sentence
+
 
 def file_crc(path: str) -> int:
     """crc32c of a whole file, read in pieces."""
