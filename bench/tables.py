@@ -15,6 +15,9 @@ from typing import Any
 import numpy as np
 
 import embstore
+from embstore import registry
+from embstore.arrays import TableShape
+from embstore.format import TableWriter
 from embstore.testing.sparse import sparse_table
 
 from . import timing
@@ -41,6 +44,26 @@ def synthetic(path: Path, rows: int, dim: int) -> None:
     for start in range(0, rows, len(block)):
         out[start : start + len(block)] = block[: rows - start]
     out.flush()
+
+
+def random_table(path: Path, rows: int, dim: int) -> None:
+    """An int8 table of random codes, written block by block."""
+    method = registry.create("int8").resolve(TableShape(rows, dim))
+    specs = method.layout(TableShape(rows, dim))
+    block = {s.name: np.random.default_rng(0).integers(0, 50, (1 << 20, *s.row_shape)).astype(s.dtype) for s in specs}
+    with TableWriter(
+        path,
+        shape=TableShape(rows, dim),
+        method_id=method.id,
+        method_version=1,
+        config=method.config(),
+        specs=specs,
+        job="",
+    ) as writer:
+        writer.write_shared({})
+        for start in range(0, rows, 1 << 20):
+            writer.append({name: array[: rows - start] for name, array in block.items()})
+        writer.finish()
 
 
 def small_calls(table: embstore.Table, keys: list[str]) -> dict[str, float]:
@@ -131,11 +154,8 @@ def main(quick: bool = False, directory: str | None = None) -> None:
         result |= small_calls(keyed, keys)
         source.unlink()
         if not quick:
-            big = work / "big.npy"
-            synthetic(big, (8 << 30) // dim, dim)
-            table = embstore.compress(big, work / "big")
-            big.unlink()
-            result |= cold(work / "big", table)
+            random_table(work / "big", (8 << 30) // dim, dim)
+            result |= cold(work / "big", embstore.open(work / "big"))
         vast = work / "vast"
         sparse_table(vast, (1 << 20) if quick else (50 << 30) // dim, dim)
         measure = (

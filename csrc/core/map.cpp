@@ -8,14 +8,20 @@
 #include <algorithm>
 #include <cerrno>
 #include <system_error>
+#include <utility>
 #include <vector>
 
+#include "core/pool.h"
 #include "core/table.h"
 
 namespace embstore {
 namespace {
 
 constexpr uintptr_t kPage = 4096;
+// Reading through a small gap costs less than another request; mappings of different shards may lie this close, and
+// a range that is not mapped between them makes madvise stop, which costs only the hint.
+constexpr uintptr_t kGap = 4 * kPage;
+constexpr int kSubmitters = 8;
 constexpr int64_t kSampled = 16;
 constexpr int64_t kSmallest = 1024;  // below this a look at residency costs more than it can save
 
@@ -71,13 +77,19 @@ void read_ahead(const RowArray& array, int shift, const int64_t* ids, int64_t n)
       pages.push_back(page);
   }
   std::sort(pages.begin(), pages.end());
-  for (size_t i = 0; i < pages.size();) {
-    size_t j = i + 1;
-    uintptr_t end = pages[i] + kPage;
-    for (; j < pages.size() && pages[j] <= end; ++j) end = pages[j] + kPage;
-    ::madvise(reinterpret_cast<void*>(pages[i]), end - pages[i], MADV_WILLNEED);
-    i = j;
+  std::vector<std::pair<uintptr_t, uintptr_t>> runs;
+  for (const uintptr_t page : pages) {
+    if (!runs.empty() && page <= runs.back().second + kGap)
+      runs.back().second = page + kPage;
+    else
+      runs.emplace_back(page, page + kPage);
   }
+  // Submitting a request costs more than starting the next: several threads keep the device's queue filled.
+  parallel_for(int64_t(runs.size()), 256, kSubmitters, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i)
+      ::madvise(reinterpret_cast<void*>(runs[size_t(i)].first), runs[size_t(i)].second - runs[size_t(i)].first,
+                MADV_WILLNEED);
+  });
 }
 
 }  // namespace embstore
