@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -57,12 +58,22 @@ class Table:
     def __init__(self, stored: StoredTable, backend: str | None = None) -> None:
         self._stored = stored
         self._method = _resolved(stored)
-        self._bound, self._choice = kernels.bind(
-            self._method, stored.shape, stored.rows_per_shard, stored.shards, stored.shared, backend
-        )
+        self._backend = backend
         self._keys: Keys | None = None
         self._norm: float | None = None
         self._dim = stored.shape.embedding_dim
+
+    # Bound when first used: that touches every shard's mapping, which opening need not.
+    @functools.cached_property
+    def _binding(self) -> tuple[kernels.Bound, kernels.Choice]:
+        stored = self._stored
+        return kernels.bind(
+            self._method, stored.shape, stored.rows_per_shard, stored.shards, stored.shared, self._backend
+        )
+
+    @functools.cached_property
+    def _bound(self) -> kernels.Bound:
+        return self._binding[0]
 
     @property
     def num_embeddings(self) -> int:
@@ -110,7 +121,8 @@ class Table:
 
     def explain(self) -> str:
         """Which kernel serves lookups and bags, and why."""
-        return f"lookup, bag: {self._choice.backend} ({self._choice.reason}), {kernels.get_num_threads()} threads"
+        choice = self._binding[1]
+        return f"lookup, bag: {choice.backend} ({choice.reason}), {kernels.get_num_threads()} threads"
 
     def __len__(self) -> int:
         return self.num_embeddings
