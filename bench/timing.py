@@ -40,7 +40,7 @@ def environment() -> dict[str, Any]:
     facts = Path("/proc/cpuinfo")
     lines = facts.read_text().splitlines() if facts.exists() else []
     cpu = next((v.split(":")[1].strip() for v in lines if v.startswith("model name")), platform.machine())
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
     versions = {}
     for package in ("numpy", "torch", "fbgemm_gpu"):
         try:
