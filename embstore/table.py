@@ -406,8 +406,10 @@ def _as_ids(value: Any) -> Ids:
         if ids.size == 0 and not isinstance(value, np.ndarray):
             return ids.astype(np.int64)
         if ids.dtype == object and ids.size and all(type(v) is int for v in ids.flat):
-            # Python integers beyond 64 bits: out of range for every table, and named as such by the kernel's check.
-            return np.where(np.abs(ids) < 2**62, ids, -1).astype(np.int64)
+            beyond = next((v for v in ids.flat if not -(2**63) <= v < 2**63), None)
+            if beyond is not None:
+                raise IdRangeError(f"ids must be below 2**63, found {beyond}; check the ids")
+            return ids.astype(np.int64)
         raise IdTypeError(f"ids must be integers, found {ids.dtype}; convert them with .astype('int64')")
     if ids.dtype == np.uint64 and ids.size and int(ids.max()) >= 2**63:
         raise IdRangeError(f"ids must be below 2**63, found {int(ids.max())}; check the ids")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any, Self
@@ -19,7 +20,7 @@ from .keys import KeyList, Keys, as_keys
 Block = tuple[FloatRows, KeyList | None]
 
 
-class BaseSource:
+class BaseSource(abc.ABC):
     """Checks arguments, pairs rows with keys and counts rows; subclasses define `_blocks`."""
 
     def __init__(
@@ -55,8 +56,9 @@ class BaseSource:
         self.key_type = keys.key_type
         self.num_keys = min(keys.count, self.shape.num_embeddings)
 
+    @abc.abstractmethod
     def _blocks(self, max_rows: int, start: int) -> Iterator[Block]:
-        raise NotImplementedError
+        """Rows from `start` in order, with their keys where the format has them side by side."""
 
     def chunks(self, max_rows: int, start: int = 0) -> Iterator[Chunk]:
         """Rows in order from `start`, at most `max_rows` at a time."""
@@ -75,7 +77,7 @@ class BaseSource:
         if at != total:
             raise SourceError(f"source {self.name!r} must have {total} rows, found {at}; get the file again")
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027
         """Release the file; chunks cannot be read afterwards."""
 
     def __enter__(self) -> Self:
@@ -138,7 +140,7 @@ class SliceSource(BaseSource):
                 ) from error
             yield as_float32(rows), None
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027
         if self.on_close is not None:
             self.on_close()
 
@@ -204,7 +206,7 @@ class MatrixSource(BaseSource):
             self._reader.into(self._offset + (i * self.shape.num_embeddings + at) * size, column)
         return as_float32(values.T)
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027
         self._reader.close()
 
 

@@ -17,7 +17,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from embstore import native
 from embstore.errors import (
     ConfigError,
     CorruptionError,
@@ -31,8 +30,6 @@ from embstore.errors import (
     UnknownKeyError,
 )
 from embstore.format.keys import HEADER, SEED, Keys, KeysWriter, capacity_for
-
-pytestmark = pytest.mark.skipif(not native.available(), reason="the native extension is not built")
 
 ODD = ["", "\0", "a\0b", "a\0", "é", "日本語", "🦆", "a" * 5000, "é" * 40000, " ", "\n", "e\u0301", "\U0010ffff"]
 

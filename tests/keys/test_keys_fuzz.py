@@ -10,11 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embstore import native
 from embstore.errors import CorruptionError, FormatVersionError
 from embstore.format.keys import HEADER, Keys, KeysWriter
-
-pytestmark = pytest.mark.skipif(not native.available(), reason="the native extension is not built")
 
 WORDS = [f"wörd{i}" * (i % 3 + 1) for i in range(50)]
 NUMBERS = [i * i * 7919 - 5 for i in range(50)]

@@ -99,9 +99,7 @@ def test_subword_bags() -> None:
     scope="module", params=["lee_fasttext.bin", "lee_fasttext_new.bin", "crime-and-punishment.bin", "toy-model.bin"]
 )
 def model_file(request: Any) -> Path:
-    root = os.environ.get("EMBSTORE_TEST_DATA")
-    if not root:
-        pytest.skip("EMBSTORE_TEST_DATA does not name the folder of real data")
+    root = os.environ.get("EMBSTORE_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")
     path = Path(root) / "formats" / "fasttext" / request.param
     if not path.exists():
         pytest.skip(f"{path} is not there")
