@@ -140,7 +140,7 @@ class SliceSource(BaseSource):
                 ) from error
             yield as_float32(rows), None
 
-    def close(self) -> None:  # noqa: B027
+    def close(self) -> None:
         if self.on_close is not None:
             self.on_close()
 
@@ -206,7 +206,7 @@ class MatrixSource(BaseSource):
             self._reader.into(self._offset + (i * self.shape.num_embeddings + at) * size, column)
         return as_float32(values.T)
 
-    def close(self) -> None:  # noqa: B027
+    def close(self) -> None:
         self._reader.close()
 
 
