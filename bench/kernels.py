@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import embstore
-from embstore import kernels, native, registry
+from embstore import kernels, native, pipeline
 from embstore.arrays import Arrays, TableShape
 
 from . import timing
@@ -93,7 +93,7 @@ def ours(n: int, dim: int, ids: np.ndarray, out: np.ndarray, work: Path) -> tupl
     rng = np.random.default_rng(2)
     shape = TableShape(n, dim)
     for name in METHODS:
-        method = registry.create(name).resolve(shape)
+        method = pipeline.create(name).resolve(shape)
         arrays = {}
         for spec in method.layout(shape):
             if spec.name == "codes":

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import embstore
-from embstore import registry
+from embstore import pipeline
 from embstore.arrays import TableShape
 from embstore.format import TableWriter
 from embstore.testing.sparse import sparse_table
@@ -48,7 +48,7 @@ def synthetic(path: Path, rows: int, dim: int) -> None:
 
 def random_table(path: Path, rows: int, dim: int) -> None:
     """An int8 table of random codes, written block by block."""
-    method = registry.create("int8").resolve(TableShape(rows, dim))
+    method = pipeline.create("int8").resolve(TableShape(rows, dim))
     specs = method.layout(TableShape(rows, dim))
     block = {s.name: np.random.default_rng(0).integers(0, 50, (1 << 20, *s.row_shape)).astype(s.dtype) for s in specs}
     with TableWriter(

@@ -9,6 +9,7 @@
 #include "core/map.h"
 #include "core/pool.h"
 #include "core/table.h"
+#include "core/transform.h"
 
 namespace nb = nanobind;
 using namespace embstore;
@@ -88,6 +89,30 @@ class BoundTable {
     if (entry.kernel == nullptr) throw nb::key_error(method.c_str());
     isa_ = entry.isa;
     kernel_ = entry.kernel(table_);
+    row_dim_ = embedding_dim;
+  }
+
+  // From now on rows pass the undoing of this transform, after those of earlier calls.
+  void undo_after(const std::string& id, const nb::dict& config, int64_t row_dim, const nb::dict& shared) {
+    TransformView view;
+    view.code_dim = row_dim_;
+    view.row_dim = row_dim;
+    view.params = params_of(config);
+    for (auto [name, value] : shared) {
+      const auto array = nb::cast<Bytes>(value);
+      view.shared[nb::cast<std::string>(name)] = {array.data(), int64_t(array.size())};
+    }
+    const TransformFactory factory = find_transform(id);
+    if (factory == nullptr) throw nb::key_error(id.c_str());
+    auto step = factory(view);
+    if (transformed_ == nullptr) {
+      auto wrapped = std::make_unique<TransformedKernel>(std::move(kernel_), table_.embedding_dim);
+      transformed_ = wrapped.get();
+      kernel_ = std::move(wrapped);
+    }
+    transformed_->append(std::move(step), row_dim);
+    transform_arrays_.append(shared);
+    row_dim_ = row_dim;
   }
 
   int64_t lookup(Ids ids, Floats out, int threads) const { return run(ids, out.data(), out.size(), threads); }
@@ -95,15 +120,14 @@ class BoundTable {
 
   int64_t lookup_one(int64_t id, Floats out) const {
     if (uint64_t(id) >= uint64_t(table_.num_embeddings)) return 0;
-    if (int64_t(out.size()) != table_.embedding_dim) throw nb::value_error("out must hold one row");
+    if (int64_t(out.size()) != row_dim_) throw nb::value_error("out must hold one row");
     kernel_->lookup(&id, 1, out.data(), false);
     return -1;
   }
 
   int64_t bag(Ids ids, Ids offsets, nb::object weights, int mode, Floats out, int threads) const {
     const int64_t n = int64_t(ids.size()), bags = int64_t(offsets.size()) - 1;
-    if (bags < 0 || int64_t(out.size()) != bags * table_.embedding_dim)
-      throw nb::value_error("out must hold one row for each bag");
+    if (bags < 0 || int64_t(out.size()) != bags * row_dim_) throw nb::value_error("out must hold one row for each bag");
     Weights given;
     const float* w = nullptr;
     if (!weights.is_none()) {
@@ -138,7 +162,7 @@ class BoundTable {
 
   template <class T>
   int64_t run(const Ids& ids, T* out, size_t size, int threads) const {
-    const int64_t n = int64_t(ids.size()), dim = table_.embedding_dim;
+    const int64_t n = int64_t(ids.size()), dim = row_dim_;
     if (int64_t(size) != n * dim) throw nb::value_error("out must hold one row for each id");
     nb::gil_scoped_release unlocked;
     const int64_t bad = first_out_of_range(ids.data(), n, table_.num_embeddings);
@@ -152,6 +176,9 @@ class BoundTable {
   }
 
   nb::dict rows_, shared_;
+  nb::list transform_arrays_;  // keeps what the transforms read alive
+  int64_t row_dim_ = 0;
+  TransformedKernel* transformed_ = nullptr;  // kernel_, once there is a transform
   TableView table_;
   std::string isa_;
   std::unique_ptr<Kernel> kernel_;
@@ -216,10 +243,12 @@ NB_MODULE(_native, m) {
       .def("lookup_one", &BoundTable::lookup_one, nb::arg("id"), nb::arg("out").noconvert())
       .def("bag", &BoundTable::bag, nb::arg("ids"), nb::arg("offsets"), nb::arg("weights").none(), nb::arg("mode"),
            nb::arg("out").noconvert(), nb::arg("threads"))
+      .def("undo_after", &BoundTable::undo_after)
       .def_prop_ro("isa", &BoundTable::isa);
   m.def("encode", &encode);
   m.def("map_file", &map_to_array);
   m.def("usable_isas", &usable_isas);
+  m.def("has_transform", [](const std::string& id) { return find_transform(id) != nullptr; });
   m.def("has_kernel", [](const std::string& method) { return find_method(method).kernel != nullptr; });
   bind_keys(m);
 }

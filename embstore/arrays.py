@@ -137,3 +137,16 @@ def check(
                 f"array {name!r} must be {spec.dtype} of shape {want}, found {array.dtype} of shape {array.shape}"
             )
     return free
+
+
+def fits(layout: tuple[ArraySpec, ...], stored: tuple[ArraySpec, ...]) -> bool:
+    """Whether stored arrays are those of a layout, a free dimension being of one size wherever it is named."""
+    free: dict[str, int | str] = {}
+    return len(layout) == len(stored) and all(
+        (a.name, a.dtype, a.partition) == (b.name, b.dtype, b.partition)
+        and len(a.shape) == len(b.shape)
+        and all(
+            free.setdefault(x, y) == y if isinstance(x, str) else x == y for x, y in zip(a.shape, b.shape, strict=True)
+        )
+        for a, b in zip(layout, stored, strict=True)
+    )

@@ -14,13 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from . import method as _method
-from . import registry
+from . import pipeline as _pipeline
 from .arrays import TableShape
 from .errors import BudgetError, ConfigError, SourceError
 from .format import layout
 from .format.staging import check_destination
 from .format.writer import TableWriter
 from .method import FloatRows, Method, Sized
+from .pipeline import Pipeline
 
 if TYPE_CHECKING:
     from .sources.base import Chunk, RowSource
@@ -67,12 +68,12 @@ def parse_budget(budget: Budget, shape: TableShape) -> int:
 
 def choose(method: str | Method, shape: TableShape, budget: Budget | None, config: Mapping[str, Any]) -> Method:
     """The resolved method for a shape, within the budget if there is one."""
-    chosen = registry.create(method, config)
+    chosen = _pipeline.create(method, config)
     if budget is None:
         return chosen.resolve(shape)
     limit = parse_budget(budget, shape)
-    if isinstance(chosen, Sized):
-        return chosen.for_budget(shape, limit).resolve(shape)
+    if isinstance(chosen.method if isinstance(chosen, Pipeline) else chosen, Sized):
+        return chosen.for_budget(shape, limit).resolve(shape)  # type: ignore[attr-defined,no-any-return]
     chosen = chosen.resolve(shape)
     if (floor := _method.nbytes(chosen, shape)) > limit:
         raise BudgetError(
@@ -192,7 +193,8 @@ def compress(
     ----------
     source : path, array or `RowSource`; see `embstore.sources`.
     path : destination directory. It appears whole, or not at all.
-    method, config : a method id with config fields, or a method object.
+    method, config : a method id with config fields, a pipeline as "pca128,rotate,int4" (see `embstore.pipeline.parse`),
+        or a method or `Pipeline` object.
     budget : bytes (int, "64MB"), ratio of the float32 bytes (0.1, "10%") or bits per dimension ("4bpd"), for the
         arrays without keys.
     keys : keys of the first rows (list of str, int64 array), instead of the source's own; False for none.
@@ -252,11 +254,13 @@ def _write(
         if finite:
             check_finite(chunk.rows, chunk.start, source.name)
 
-    described = {"id": method.id, "version": method.version, "config": method.config()}
+    transforms = method.described() if isinstance(method, Pipeline) else []
+    row_dim = method.row_dim(shape.embedding_dim) if isinstance(method, Pipeline) else shape.embedding_dim
+    described = {"id": method.id, "version": method.version, "config": method.config(), "transforms": transforms}
     job = layout.canonical([source.fingerprint, described, seed, finite, on_duplicate])
     with TableWriter(
-        path, shape=shape, method_id=method.id, method_version=method.version, config=method.config(),
-        specs=method.layout(shape), overwrite=overwrite, job=hashlib.sha256(job).hexdigest(),
+        path, shape=TableShape(shape.num_embeddings, row_dim), method_id=method.id, method_version=method.version,
+        config=method.config(), transforms=transforms, specs=method.layout(shape), overwrite=overwrite, job=hashlib.sha256(job).hexdigest(),
     ) as writer:  # fmt: skip
         shared = method.fit(_FitRows(source, max_rows, check), np.random.default_rng(seed))
         writer.write_shared(shared)

@@ -15,6 +15,7 @@ from . import native
 from .arrays import Arrays, TableShape
 from .errors import ConfigError
 from .method import FloatRows, Ids, Method, Named
+from .pipeline import Pipeline
 
 BAG_MODES = ("sum", "mean", "max")
 
@@ -65,7 +66,12 @@ def bind(
     shared: Mapping[str, npt.NDArray[Any]],
     backend: str | None = None,
 ) -> tuple[Bound, Choice]:
-    """Bind a resolved method to its arrays. `backend` forces "native" or "numpy"; None takes the best there is."""
+    """Bind a resolved method to its arrays. `backend` forces "native" or "numpy"; None takes the best there is.
+
+    `shape` is that of the rows a lookup gives.
+    """
+    if isinstance(method, Pipeline):
+        return _bind_pipeline(method, shape, rows_per_shard, shards, shared, backend)
     if backend != "numpy" and native.available():
         module = native.require("a lookup")
         if module.has_kernel(method.id):
@@ -86,6 +92,87 @@ def bind(
     if backend == "native":
         raise ConfigError(f"backend 'native' was asked for, but there is {reason}; use backend=None")
     return NumpyBound(method, shape, rows_per_shard, shards, shared), Choice("numpy", reason)
+
+
+def _bind_pipeline(
+    pipeline: Pipeline,
+    shape: TableShape,
+    rows_per_shard: int,
+    shards: Sequence[Arrays],
+    shared: Mapping[str, npt.NDArray[Any]],
+    backend: str | None,
+) -> tuple[Bound, Choice]:
+    method, code_shape = pipeline.method, pipeline.code_shape(shape)
+    own = {k: v for k, v in shared.items() if k in {s.name for s in method.layout(code_shape)}}
+    inner, choice = bind(method, code_shape, rows_per_shard, shards, own, backend)
+    if choice.backend == "native":
+        module = native.require("a lookup")
+        lost = [t.id for t in pipeline.transforms if not module.has_transform(t.id)]
+        if not lost:
+            dims = pipeline.dims(shape.embedding_dim)
+            for i in range(len(pipeline.transforms) - 1, -1, -1):
+                t, arrays = pipeline.transforms[i], pipeline.shared_of(shared, i)
+                rows = t.row_dim(dims[i])
+                inner.undo_after(t.id, t.config(), rows, {k: _flat(v) for k, v in arrays.items()})
+            return inner, choice
+        choice = Choice("native", f"{choice.reason}; {', '.join(lost)} by numpy")
+    return PipelineBound(pipeline, inner, code_shape.embedding_dim, shared), choice
+
+
+class PipelineBound:
+    """A method's kernel with the transforms undone by numpy: the reference of the native ones."""
+
+    def __init__(self, pipeline: Pipeline, inner: Bound, width: int, shared: Mapping[str, npt.NDArray[Any]]) -> None:
+        self._pipeline, self._inner, self._width, self._shared = pipeline, inner, width, shared
+
+    def _codes(self, n: int) -> FloatRows:
+        return np.empty((n, self._width), np.float32)
+
+    def lookup(self, ids: Ids, out: FloatRows, threads: int = 1) -> int:
+        codes = self._codes(len(ids))
+        bad = self._inner.lookup(ids, codes, threads)
+        if bad < 0:
+            out[:] = self._pipeline.undo(self._shared, codes)
+        return bad
+
+    def lookup_half(self, ids: Ids, out: npt.NDArray[np.uint16], threads: int = 1) -> int:
+        rows = np.empty(out.shape, np.float32)
+        bad = self.lookup(ids, rows, threads)
+        if bad < 0:
+            with np.errstate(over="ignore"):
+                out[:] = rows.astype(np.float16).view(np.uint16)
+        return bad
+
+    def lookup_one(self, id: int, out: FloatRows) -> int:
+        return self.lookup(np.array([id], np.int64), out.reshape(1, -1))
+
+    def bag(self, ids: Ids, offsets: Ids, weights: Any, mode: int, out: FloatRows, threads: int = 1) -> int:
+        if BAG_MODES[mode] == "max":
+            rows = np.empty((len(ids), out.shape[1]), np.float32)
+            bad = self.lookup(ids, rows, threads)
+            if bad < 0:
+                pool(rows, offsets, mode, out)
+            return bad
+        # Undoing is affine: the sum of rows is the sum of codes, undone once.
+        codes = self._codes(len(out))
+        bad = self._inner.bag(ids, offsets, weights, mode, codes, threads)
+        if bad < 0:
+            out[:] = self._pipeline.undo(self._shared, codes, constants_of_bags(offsets, weights, mode))
+            out[np.diff(offsets) == 0] = 0
+        return bad
+
+
+def constants_of_bags(offsets: Ids, weights: Any, mode: int) -> npt.NDArray[np.float32]:
+    """How often each bag has a transform's constant part: its rows, their weights, or once for a mean."""
+    if BAG_MODES[mode] == "mean":
+        return (np.diff(offsets) > 0).astype(np.float32)
+    if weights is None:
+        return np.diff(offsets).astype(np.float32)
+    total = np.zeros(len(offsets) - 1, np.float32)
+    for b, (first, last) in enumerate(itertools.pairwise(offsets)):
+        for weight in weights[first:last]:
+            total[b] += weight
+    return total
 
 
 class NumpyBound:
@@ -135,23 +222,34 @@ class NumpyBound:
             return bad
         if weights is not None:
             rows *= weights[:, None]
-        out[:] = 0
-        for b, (first, last) in enumerate(itertools.pairwise(offsets)):
-            if BAG_MODES[mode] == "max":
-                out[b] = rows[first:last].max(axis=0) if last > first else 0
-                continue
-            # One row after the other: the order the native kernels add in.
-            for row in rows[first:last]:
-                out[b] += row
-            if BAG_MODES[mode] == "mean" and last - first > 1:
-                out[b] /= np.float32(last - first)
+        pool(rows, offsets, mode, out)
         return -1
+
+
+def pool(rows: FloatRows, offsets: Ids, mode: int, out: FloatRows) -> None:
+    """Bags of rows, one row after the other: the order the native kernels add in."""
+    out[:] = 0
+    for b, (first, last) in enumerate(itertools.pairwise(offsets)):
+        if BAG_MODES[mode] == "max":
+            out[b] = rows[first:last].max(axis=0) if last > first else 0
+            continue
+        for row in rows[first:last]:
+            out[b] += row
+        if BAG_MODES[mode] == "mean" and last - first > 1:
+            out[b] /= np.float32(last - first)
 
 
 def encoder(
     method: Method, backend: str | None = None
 ) -> Callable[[Mapping[str, npt.NDArray[Any]], Ids, FloatRows], Named]:
     """encode(shared, ids, rows) of a resolved method: native where there is one, else the method's own."""
+    if isinstance(method, Pipeline):
+        pipeline, inner = method, encoder(method.method, backend)
+
+        def encode_transformed(shared: Mapping[str, npt.NDArray[Any]], ids: Ids, rows: FloatRows) -> Named:
+            return inner(shared, ids, pipeline.apply(shared, rows))
+
+        return encode_transformed
     if backend == "numpy" or not native.available():
         return method.encode
     module = native.require("encoding")

@@ -63,14 +63,16 @@ class Sized(Protocol):
         ...
 
 
-class RowMethod(abc.ABC):
-    """Helper base: config handling, no shared arrays, nothing to resolve.
+class Configured(abc.ABC):
+    """A frozen dataclass whose fields are its config: what methods and transforms have in common.
 
-    Subclasses are `@dataclass(frozen=True)` and define `id`, `version`, `layout`, `encode`, `lookup`.
+    `shorthand` names the fields that the numbers after an id stand for in a pipeline: with ("m", "bits"), "pq16x8" is
+    `m=16, bits=8`.
     """
 
     id: ClassVar[str]
     version: ClassVar[int] = 1
+    shorthand: ClassVar[tuple[str, ...]] = ()
 
     def config(self) -> dict[str, Any]:
         """The config as a JSON-able dict."""
@@ -83,10 +85,18 @@ class RowMethod(abc.ABC):
         for name in config:
             if name not in known:
                 has = ", ".join(known) if known else "no fields"
-                raise ConfigError(
-                    f"method {cls.id!r} has {has}, found the unknown field {name!r}; see `embstore methods`"
-                )
+                raise ConfigError(f"{cls.id!r} has {has}, found the unknown field {name!r}; see `embstore methods`")
         return cls(**config)
+
+
+class RowMethod(Configured):
+    """Helper base of methods: no shared arrays, nothing to resolve.
+
+    Subclasses are `@dataclass(frozen=True)` and define `id`, `version`, `layout`, `encode`, `lookup`. `before` names
+    transforms that the method needs: they are put in front of it where a pipeline does not name them.
+    """
+
+    before: ClassVar[tuple[str, ...]] = ()
 
     def resolve(self, shape: TableShape) -> Self:
         """Fill what the user left open; the resolved form is what is stored."""
@@ -108,7 +118,7 @@ class RowMethod(abc.ABC):
         """The shared arrays; none by default."""
         return {}
 
-    def check_encoded(self, encoded: Named, rows: FloatRows, first_row: int) -> None:  # noqa: B027
+    def check_encoded(self, encoded: Named, rows: FloatRows, first_row: int) -> None:
         """Raise `ConfigError` when `rows` (ids from `first_row`) cannot be held by `encoded`; nothing by default."""
 
     def constants(self, shared: Mapping[str, npt.NDArray[Any]]) -> Named:

@@ -1,4 +1,4 @@
-"""Method ids to classes, imported when first asked for.
+"""Ids of methods and transforms to classes, imported when first asked for.
 
 Third-party packages add methods under the entry-point group `embstore.methods`.
 """
@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Mapping
-from typing import Any
 
 from .errors import ConfigError
-from .method import Method, RowMethod
+from .method import RowMethod
+from .transform import Transform
 
 _BUILTIN: dict[str, str] = {
     "float32": "embstore.methods.float32:Float32",
@@ -23,6 +22,14 @@ _BUILTIN: dict[str, str] = {
     "int2": "embstore.methods.int2:Int2",
     "dynamic8": "embstore.methods.dynamic8:Dynamic8",
     "nf4": "embstore.methods.nf4:NF4",
+}
+
+_TRANSFORMS: dict[str, str] = {
+    "center": "embstore.transforms.center:Center",
+    "pca": "embstore.transforms.pca:PCA",
+    "whiten": "embstore.transforms.whiten:Whiten",
+    "rotate": "embstore.transforms.rotate:Rotate",
+    "truncate": "embstore.transforms.truncate:Truncate",
 }
 
 
@@ -49,10 +56,17 @@ def get(method_id: str) -> type[RowMethod]:
     return cls
 
 
-def create(method: str | Method, config: Mapping[str, Any] | None = None) -> Method:
-    """A method object from an id and config, or the object itself."""
-    if isinstance(method, str):
-        return get(method).from_config(config or {})
-    if config:
-        raise ConfigError(f"config fields {sorted(config)} were given beside a method object; set them on the object")
-    return method
+def transform_names() -> tuple[str, ...]:
+    """Ids of every transform."""
+    return tuple(_TRANSFORMS)
+
+
+@functools.cache
+def get_transform(transform_id: str) -> type[Transform]:
+    """The class of a transform id; `ConfigError` lists the known ids."""
+    target = _TRANSFORMS.get(transform_id)
+    if target is None:
+        raise ConfigError(f"transform must be one of {', '.join(transform_names())}, found {transform_id!r}")
+    module, _, name = target.partition(":")
+    cls: type[Transform] = getattr(importlib.import_module(module), name)
+    return cls

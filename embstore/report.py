@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from . import registry
+from . import pipeline, registry
 from .arrays import TableShape
 from .method import nbytes
 
@@ -67,7 +67,7 @@ def describe_method(method_id: str, dim: int, rows: int = 1_000_000) -> dict[str
     """What a method stores and may be told, JSON-able: its arrays, bytes per row for `rows` of `dim`, config fields."""
     cls = registry.get(method_id)
     shape = TableShape(rows, dim)
-    method = registry.create(method_id).resolve(shape)
+    method = pipeline.create(method_id).resolve(shape)
     layout = method.layout(shape)
     stored = nbytes(method, shape)
     doc = (cls.__doc__ or "").strip().partition("\n\n")[0]

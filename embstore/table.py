@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from . import kernels, oov, registry
+from .arrays import fits
 from .errors import (
     ConfigError,
     FormatError,
@@ -22,11 +23,13 @@ from .errors import (
 )
 from .format.reader import StoredTable, open_table
 from .method import Ids, Method
+from .pipeline import Pipeline
 from .sources.base import Subwords
 
 if TYPE_CHECKING:
     from .format.keys import Keys
     from .format.verify import Fault
+    from .transform import Transform
 
 Floats = npt.NDArray[Any]
 Oov = str | int
@@ -92,8 +95,13 @@ class Table:
 
     @property
     def method(self) -> Method:
-        """The compression method, resolved, as stored."""
-        return self._method
+        """The compression method, resolved, as stored; without the transforms before it."""
+        return self._method.method if isinstance(self._method, Pipeline) else self._method
+
+    @property
+    def transforms(self) -> tuple[Transform, ...]:
+        """The transforms rows pass before the method, in order; lookups undo them."""
+        return self._method.transforms if isinstance(self._method, Pipeline) else ()
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -352,37 +360,38 @@ class Table:
 
 
 def _resolved(stored: StoredTable) -> Method:
-    """The stored method, which must be known here and store exactly the arrays it says."""
+    """The stored method, with its transforms, which must be known here and store exactly the arrays it says."""
+    cls = _known("method", registry.get, stored.method_id, stored.method_version)
+    steps = [
+        (_known("transform", registry.get_transform, t["id"], t["version"]), t["config"]) for t in stored.transforms
+    ]
     try:
-        cls = registry.get(stored.method_id)
-    except ConfigError as error:
-        raise FormatVersionError(
-            f"the table's method {stored.method_id!r} is not installed here ({error}); install the package that has it"
-        ) from error
-    if stored.method_version > cls.version:
-        raise FormatVersionError(
-            f"the table needs version {stored.method_version} of method {cls.id!r}, found {cls.version}; "
-            "upgrade embstore"
-        )
-    try:
-        method: Method = registry.create(stored.method_id, stored.config)
+        method: Method = cls.from_config(stored.config)
+        if steps:
+            method = Pipeline(tuple(t.from_config(config) for t, config in steps), method)
         expected = method.layout(stored.shape)
         resolved = method.resolve(stored.shape) == method
     except (ConfigError, ShapeError, TypeError) as error:
         raise FormatError(f"the table's config {stored.config} does not fit {cls.id!r}: {error}") from error
-    free = {spec.name: spec for spec in stored.specs}
-    if (
-        not resolved
-        or [s.name for s in expected] != [s.name for s in stored.specs]
-        or any(
-            free[s.name].dtype != s.dtype or free[s.name].partition != s.partition or free[s.name].shape != s.shape
-            for s in expected
-        )
-    ):
+    if not resolved or not fits(expected, stored.specs):
         raise FormatError(
             f"the arrays of a {cls.id!r} table must be {expected}, found {stored.specs}; the metadata was changed"
         )
     return method
+
+
+def _known(kind: str, get: Callable[[str], type[Any]], id: str, version: int) -> type[Any]:
+    try:
+        cls = get(id)
+    except ConfigError as error:
+        raise FormatVersionError(
+            f"the table's {kind} {id!r} is not installed here ({error}); install the package that has it"
+        ) from error
+    if version > cls.version:
+        raise FormatVersionError(
+            f"the table needs version {version} of {kind} {id!r}, found {cls.version}; upgrade embstore"
+        )
+    return cls
 
 
 def _is_text(value: Any) -> bool:

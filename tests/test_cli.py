@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import embstore
-from embstore import cli, registry
+from embstore import cli, pipeline, registry
 from embstore.arrays import TableShape
 from embstore.errors import ConfigError, DestinationExistsError, StorageError
 from embstore.export import export
@@ -282,7 +282,7 @@ def test_methods_say_what_they_store(run: Run, dim: int) -> None:
     assert tuple(m["id"] for m in report["methods"]) == registry.names()
     for each in report["methods"]:
         shape = TableShape(1000, dim)
-        method = registry.create(each["id"]).resolve(shape)
+        method = pipeline.create(each["id"]).resolve(shape)
         assert each["bytes_per_row"] == pytest.approx(nbytes(method, shape) / 1000)
         assert {f["name"] for f in each["fields"]} == set(method.config())
         assert each["id"] in run("methods").out

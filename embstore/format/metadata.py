@@ -12,7 +12,7 @@ from ..arrays import DTYPES, ArraySpec, TableShape
 from ..errors import CorruptionError, FormatError, FormatVersionError, TableNotFoundError
 from . import layout
 
-RESERVED_FEATURES = ("overlay", "generations", "rerank", "table_set", "transforms")
+FEATURES = ("transforms",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,7 @@ class Metadata:
     method_id: str
     method_version: int
     config: dict[str, Any]
+    transforms: list[dict[str, Any]]
     specs: tuple[ArraySpec, ...]
     rows_per_shard: int
     rows_per_chunk: int
@@ -177,9 +178,10 @@ def validate(meta: dict[str, Any], name: str) -> Metadata:
         )
     for i, feature in enumerate(check.items(meta.get("requires"), "requires")):
         feature = check.text(feature, f"requires[{i}]")
-        raise FormatVersionError(
-            f"table {name!r} needs the feature {feature!r}, which this embstore lacks; update embstore"
-        )
+        if feature not in FEATURES:
+            raise FormatVersionError(
+                f"table {name!r} needs the feature {feature!r}, which this embstore lacks; update embstore"
+            )
     if meta.get("digest") != digest(meta):
         raise CorruptionError(
             f"metadata of table {name!r} was changed: its digest does not match; restore it from a copy"
@@ -189,10 +191,16 @@ def validate(meta: dict[str, Any], name: str) -> Metadata:
     num_rows = check.integer(shape.get("num_embeddings"), "shape.num_embeddings", 0, 2**40)
     dim = check.integer(shape.get("embedding_dim"), "shape.embedding_dim", 1, 2**20)
 
-    if transforms := check.items(meta.get("transforms"), "transforms"):
-        raise FormatVersionError(
-            f"table {name!r} has {len(transforms)} transforms, this embstore reads none; update it"
-        )
+    transforms = check.items(meta.get("transforms"), "transforms")
+    if len(transforms) > 16:
+        check.fail("transforms", "at most 16 transforms", len(transforms))
+    if bool(transforms) != ("transforms" in meta["requires"]):
+        check.fail("requires", "transforms exactly where there are some", meta["requires"])
+    for i, t in enumerate(transforms):
+        check.mapping(t, f"transforms[{i}]")
+        check.text(t.get("id"), f"transforms[{i}].id")
+        check.integer(t.get("version"), f"transforms[{i}].version", 1, 2**31)
+        check.mapping(t.get("config"), f"transforms[{i}].config")
     generations = check.items(meta.get("generations"), "generations")
     if len(generations) > 1:
         raise FormatVersionError(
@@ -269,6 +277,7 @@ def validate(meta: dict[str, Any], name: str) -> Metadata:
         method_id=method_id,
         method_version=method_version,
         config=config,
+        transforms=transforms,
         specs=specs,
         rows_per_shard=per_shard,
         rows_per_chunk=per_chunk,

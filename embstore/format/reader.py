@@ -30,6 +30,7 @@ class StoredTable:
     ----------
     path : directory of the table, absolute.
     config : the method's resolved config as stored.
+    transforms : `id`, `version`, `config` of each, in the order they were applied.
     specs : every array, with its sizes.
     shards : rows arrays by shard; `.start` is the id of the first row.
     shared : arrays of which the table has one copy.
@@ -43,6 +44,7 @@ class StoredTable:
     method_id: str
     method_version: int
     config: dict[str, Any]
+    transforms: list[dict[str, Any]]
     specs: tuple[ArraySpec, ...]
     rows_per_shard: int
     rows_per_chunk: int
@@ -205,6 +207,7 @@ def open_table(path: str | os.PathLike[str], mmap: bool = True) -> StoredTable:
         method_id=meta.method_id,
         method_version=meta.method_version,
         config=meta.config,
+        transforms=meta.transforms,
         specs=meta.specs,
         rows_per_shard=per_shard,
         rows_per_chunk=meta.rows_per_chunk,

@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
@@ -52,7 +52,8 @@ class TableWriter:
     Parameters
     ----------
     path : destination directory; its parent must exist.
-    shape, method_id, method_version, config, specs : what the metadata will say; `config` must be JSON-able.
+    shape, method_id, method_version, config, specs, transforms : what the metadata will say; configs must be
+        JSON-able.
     overwrite : replace an embstore table at `path` (never anything else).
     job : fingerprint of everything the bytes depend on. An interrupted run of the same job is continued:
         `resume_row` (read it after `write_shared`) is the first row still to be appended.
@@ -69,12 +70,14 @@ class TableWriter:
         method_version: int,
         config: Mapping[str, Any],
         specs: tuple[ArraySpec, ...],
+        transforms: Sequence[Mapping[str, Any]] = (),
         overwrite: bool = False,
         job: str = "",
     ) -> None:
         self.path = check_destination(path, overwrite)
         self.shape, self.specs, self.overwrite = shape, tuple(specs), overwrite
         self._method = {"id": method_id, "version": method_version, "config": dict(config)}
+        self._transforms = [dict(t) for t in transforms]
         self._check_specs()
         rows = [s for s in specs if s.partition == "rows"]
         self.rows_per_shard, self.rows_per_chunk = layout.geometry(shape.num_embeddings, [s.row_nbytes for s in rows])
@@ -86,7 +89,7 @@ class TableWriter:
         self._files: dict[str, dict[str, int]] = {}
         self._shared: dict[str, int] | None = None
         plan = [layout.FORMAT_VERSION, job, self._method, [[s.name, s.dtype, s.shape, s.partition] for s in specs]]
-        plan += [shape.num_embeddings, shape.embedding_dim, self.rows_per_shard, self.rows_per_chunk]
+        plan += [self._transforms, shape.num_embeddings, shape.embedding_dim, self.rows_per_shard, self.rows_per_chunk]
         with storing(self.path):
             self._staging = Staging(self.path, hashlib.sha256(layout.canonical(plan)).hexdigest())
             self._next = self._completed() if job and self._staging.resumed else 0
@@ -316,10 +319,10 @@ class TableWriter:
             "format_version": layout.FORMAT_VERSION,
             "shape": {"num_embeddings": n, "embedding_dim": self.shape.embedding_dim},
             "generations": [generation],
-            "transforms": [],
+            "transforms": self._transforms,
             "keys": self._keys,
             "subwords": self._subwords,
-            "requires": [],
+            "requires": ["transforms"] if self._transforms else [],
             "checksums": {"algorithm": "crc32c", "shared": self._shared, "rows": rows_crc, "files": self._files},
             "provenance": {"software": f"embstore {__version__}"} | provenance,
         }
