@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -132,3 +133,22 @@ def test_a_senseless_number_of_jobs_is_refused(tree: Tree, jobs: str) -> None:
     done = tree.build(EMBSTORE_JOBS=jobs)
     assert done.returncode != 0
     assert f"EMBSTORE_JOBS must be a number of compilers from 1 on, found {jobs!r}" in done.stderr
+
+
+def test_the_source_archive_holds_what_a_build_needs_and_no_more(tmp_path: Path) -> None:
+    top = ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md")
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "csrc", "embstore", "tests/*.py", *top],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.splitlines()  # fmt: skip
+    files = {name for name in listed if (ROOT / name).exists()}
+    for name in files:  # a copy: an older list of sources lying in the tree would be read too
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    command = [sys.executable, "setup.py", "-q", "sdist", "--formats=tar"]
+    subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    (archive,) = (tmp_path / "dist").iterdir()
+    with tarfile.open(archive) as tar:
+        held = {each.name.partition("/")[2] for each in tar.getmembers() if each.isfile()}
+    made = {name for name in held if name.startswith("embstore.egg-info/") or name in ("PKG-INFO", "setup.cfg")}
+    assert held - made == {name for name in files if not name.startswith("tests/")}
