@@ -16,10 +16,12 @@ std::map<Key, MethodEntry>& entries() {
 
 bool cpu_has(const std::string& isa) {
 #if defined(__x86_64__)
+  // What setup.py compiles with: the set of Ice Lake and Zen 4. Processors with less of AVX-512 take the AVX2 copy.
   if (isa == "avx512")
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512vbmi");
+           __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni") &&
+           __builtin_cpu_supports("avx512bitalg") && __builtin_cpu_supports("avx512vpopcntdq");
   // Every processor with AVX2 also converts half floats (F16C).
   if (isa == "avx2") return __builtin_cpu_supports("avx2");
 #elif defined(__aarch64__)
