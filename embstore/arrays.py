@@ -142,11 +142,11 @@ def check(
 def fits(layout: tuple[ArraySpec, ...], stored: tuple[ArraySpec, ...]) -> bool:
     """Whether stored arrays are those of a layout, a free dimension being of one size wherever it is named."""
     free: dict[str, int | str] = {}
-    return len(layout) == len(stored) and all(
-        (a.name, a.dtype, a.partition) == (b.name, b.dtype, b.partition)
-        and len(a.shape) == len(b.shape)
-        and all(
-            free.setdefault(x, y) == y if isinstance(x, str) else x == y for x, y in zip(a.shape, b.shape, strict=True)
-        )
-        for a, b in zip(layout, stored, strict=True)
-    )
+
+    def same(a: ArraySpec, b: ArraySpec) -> bool:
+        if (a.name, a.dtype, a.partition, len(a.shape)) != (b.name, b.dtype, b.partition, len(b.shape)):
+            return False
+        pairs = zip(a.shape, b.shape, strict=True)
+        return all(free.setdefault(x, y) == y if isinstance(x, str) else x == y for x, y in pairs)
+
+    return len(layout) == len(stored) and all(same(a, b) for a, b in zip(layout, stored, strict=True))

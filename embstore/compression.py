@@ -260,7 +260,8 @@ def _write(
     job = layout.canonical([source.fingerprint, described, seed, finite, on_duplicate])
     with TableWriter(
         path, shape=TableShape(shape.num_embeddings, row_dim), method_id=method.id, method_version=method.version,
-        config=method.config(), transforms=transforms, specs=method.layout(shape), overwrite=overwrite, job=hashlib.sha256(job).hexdigest(),
+        config=method.config(), transforms=transforms, specs=method.layout(shape),
+        overwrite=overwrite, job=hashlib.sha256(job).hexdigest(),
     ) as writer:  # fmt: skip
         shared = method.fit(_FitRows(source, max_rows, check), np.random.default_rng(seed))
         writer.write_shared(shared)

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,12 @@ class Bound(Protocol):
     def lookup_half(self, ids: Ids, out: npt.NDArray[np.uint16], threads: int) -> int: ...
     def lookup_one(self, id: int, out: FloatRows) -> int: ...
     def bag(self, ids: Ids, offsets: Ids, weights: Any, mode: int, out: FloatRows, threads: int) -> int: ...
+
+
+class NativeBound(Bound, Protocol):
+    """One that native transforms can follow."""
+
+    def undo_after(self, id: str, config: dict[str, Any], row_dim: int, arrays: Named) -> None: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,11 +115,12 @@ def _bind_pipeline(
         module = native.require("a lookup")
         lost = [t.id for t in pipeline.transforms if not module.has_transform(t.id)]
         if not lost:
+            native_bound = cast(NativeBound, inner)
             dims = pipeline.dims(shape.embedding_dim)
             for i in range(len(pipeline.transforms) - 1, -1, -1):
                 t, arrays = pipeline.transforms[i], pipeline.shared_of(shared, i)
                 rows = t.row_dim(dims[i])
-                inner.undo_after(t.id, t.config(), rows, {k: _flat(v) for k, v in arrays.items()})
+                native_bound.undo_after(t.id, t.config(), rows, {k: _flat(v) for k, v in arrays.items()})
             return inner, choice
         choice = Choice("native", f"{choice.reason}; {', '.join(lost)} by numpy")
     return PipelineBound(pipeline, inner, code_shape.embedding_dim, shared), choice

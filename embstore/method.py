@@ -41,9 +41,10 @@ class Rows(Protocol):
 class Method(Protocol):
     """The protocol every method follows. `RowMethod` fills in the dull parts."""
 
-    id: ClassVar[str]
-    version: ClassVar[int]
-
+    @property
+    def id(self) -> str: ...
+    @property
+    def version(self) -> int: ...
     def config(self) -> dict[str, Any]: ...
     def resolve(self, shape: TableShape) -> Self: ...
     def layout(self, shape: TableShape) -> tuple[ArraySpec, ...]: ...
@@ -73,6 +74,8 @@ class Configured(abc.ABC):
     id: ClassVar[str]
     version: ClassVar[int] = 1
     shorthand: ClassVar[tuple[str, ...]] = ()
+    # Transforms a method needs: put in front of it where a pipeline does not name them.
+    before: ClassVar[tuple[str, ...]] = ()
 
     def config(self) -> dict[str, Any]:
         """The config as a JSON-able dict."""
@@ -92,11 +95,8 @@ class Configured(abc.ABC):
 class RowMethod(Configured):
     """Helper base of methods: no shared arrays, nothing to resolve.
 
-    Subclasses are `@dataclass(frozen=True)` and define `id`, `version`, `layout`, `encode`, `lookup`. `before` names
-    transforms that the method needs: they are put in front of it where a pipeline does not name them.
+    Subclasses are `@dataclass(frozen=True)` and define `id`, `version`, `layout`, `encode`, `lookup`.
     """
-
-    before: ClassVar[tuple[str, ...]] = ()
 
     def resolve(self, shape: TableShape) -> Self:
         """Fill what the user left open; the resolved form is what is stored."""

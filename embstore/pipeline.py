@@ -31,11 +31,11 @@ class Pipeline:
     method: Method
 
     @property
-    def id(self) -> str:  # type: ignore[override]
+    def id(self) -> str:
         return self.method.id
 
     @property
-    def version(self) -> int:  # type: ignore[override]
+    def version(self) -> int:
         return self.method.version
 
     def config(self) -> dict[str, Any]:

@@ -5,6 +5,8 @@
 #include <cstring>
 #include <utility>
 
+// The conversions of half.h are compiled per instruction set; this file is not.
+#define EMBSTORE_ISA plain
 #include "core/half.h"
 
 namespace embstore {
@@ -77,7 +79,7 @@ void TransformedKernel::lookup_half(const int64_t* ids, int64_t n, uint16_t* out
     const int64_t count = std::min(block_, n - i);
     inner_->lookup(ids + i, count, scratch.first.data(), false);
     undo(scratch, count, nullptr, rows.data());
-    for (int64_t j = 0; j < count * row_dim_; ++j) out[i * row_dim_ + j] = float_to_half(rows[size_t(j)]);
+    for (int64_t j = 0; j < count * row_dim_; ++j) out[i * row_dim_ + j] = plain::float_to_half(rows[size_t(j)]);
   }
 }
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from .. import kernels
 from ..arrays import Arrays, TableShape, check
-from ..method import FloatRows, Named, RowMethod, nbytes
+from ..method import Configured, FloatRows, Named, RowMethod, nbytes
 
 F32 = npt.NDArray[np.float32]
 
@@ -74,7 +74,7 @@ def same(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
     return bool(np.array_equal(a, b, equal_nan=a.dtype.kind == "f")) and a.dtype == b.dtype
 
 
-def config_survives(method: RowMethod) -> None:
+def config_survives(method: Configured) -> None:
     """JSON and `repr` both give the method back."""
     cls = type(method)
     assert cls.from_config(json.loads(json.dumps(method.config()))) == method

@@ -1,4 +1,4 @@
-"""Shared by center, pca, whiten, opq: codes to rows by a matrix and a mean; the reference of csrc/transforms/_linear.h."""
+"""Shared by center, pca, whiten, opq: codes to rows by a matrix and a mean, as csrc/transforms/_linear.h has it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def constant(mean: npt.NDArray[Any], weights: F32 | None) -> npt.NDArray[Any]:
 
 def multiply(codes: FloatRows, matrix: npt.NDArray[Any]) -> FloatRows:
     """codes @ matrix, adding in the order of the matrix's rows and rounding each product, as the native kernel does."""
-    out = codes[:, :1] * matrix[0]
+    out: F32 = codes[:, :1] * matrix[0]
     for k in range(1, len(matrix)):
         out += codes[:, k : k + 1] * matrix[k]
     return out
@@ -82,7 +82,8 @@ class Projection(Transform):
         return {"mean": mean.astype(np.float32), "components": scaled.astype(np.float32)}
 
     def undo(self, shared: Shared, codes: FloatRows, weights: F32 | None = None) -> FloatRows:
-        return multiply(codes, shared["components"]) + constant(shared["mean"], weights)
+        rows: F32 = multiply(codes, shared["components"]) + constant(shared["mean"], weights)
+        return rows
 
     def adjoint(self, shared: Shared, queries: FloatRows) -> tuple[FloatRows, F32]:
         return queries @ shared["components"].T, queries @ shared["mean"]

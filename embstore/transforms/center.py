@@ -30,7 +30,8 @@ class Center(Transform):
         return rows - shared["mean"]
 
     def undo(self, shared: Shared, codes: FloatRows, weights: F32 | None = None) -> FloatRows:
-        return codes + constant(shared["mean"], weights)
+        rows: FloatRows = codes + constant(shared["mean"], weights)
+        return rows
 
     def adjoint(self, shared: Shared, queries: FloatRows) -> tuple[FloatRows, F32]:
         return queries, queries @ shared["mean"]

@@ -44,4 +44,5 @@ class Whiten(Projection):
     def apply(self, shared: Shared, rows: FloatRows) -> FloatRows:
         components = shared["components"]
         variances = np.square(components).sum(axis=1, dtype=np.float64).astype(np.float32)
-        return (rows - shared["mean"]) @ components.T / variances
+        codes: FloatRows = (rows - shared["mean"]) @ components.T / variances
+        return codes

@@ -155,10 +155,12 @@ def test_newer_tables_are_refused_by_name(table: Path, tmp_path: Path, change: A
         open_table(edit(table, tmp_path / "n", change, sign))
 
 
-def test_generations_and_transforms_are_refused(table: Path, tmp_path: Path) -> None:
+def test_features_are_refused_by_name(table: Path, tmp_path: Path) -> None:
     with pytest.raises(FormatVersionError, match="2 generations"):
         open_table(edit(table, tmp_path / "g", lambda m: m["generations"].append({})))
-    with pytest.raises(FormatVersionError, match="transforms"):
+    with pytest.raises(FormatVersionError, match="'overlay'"):
+        open_table(edit(table, tmp_path / "o", lambda m: m["requires"].append("overlay")))
+    with pytest.raises(FormatError, match="requires"):
         open_table(edit(table, tmp_path / "x", lambda m: m["transforms"].append({"id": "rotate"})))
     with pytest.raises(CorruptionError, match="digest"):
         open_table(edit(table, tmp_path / "d", lambda m: m["provenance"].update(source="y"), sign=False))

@@ -1,0 +1,141 @@
+"""Transforms alone and in pipelines, over every transform there is."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import embstore
+from embstore import errors, native, pipeline, registry
+from embstore.arrays import TableShape
+from embstore.testing import check_pipeline, make_rows
+
+BARE = {"truncate": "truncate5"}
+ALONE = [f"{BARE.get(name, name)},float32" for name in registry.transform_names()]
+CHAINS = [
+    "center,rotate,int4",
+    "pca7,rotate,nf4",
+    "truncate9,pca4,int8",
+    "whiten5,float16",
+    "rotate,rotate,int2",
+    "pca6",
+]
+
+
+@pytest.mark.parametrize("dim", [9, 16, 31, 50, 64, 128, 300])
+@pytest.mark.parametrize("spec", ALONE + CHAINS)
+def test_every_transform(spec, dim):
+    check_pipeline(spec, rows=131 if dim < 100 else 67, dim=dim)
+
+
+@given(st.sampled_from(ALONE + CHAINS), st.integers(1, 60), st.integers(9, 80), st.integers(0, 2**31))
+@settings(max_examples=40, deadline=None)
+def test_any_shape(spec, rows, dim, seed):
+    check_pipeline(spec, rows, dim, seed)
+
+
+@pytest.mark.parametrize("isa", ["avx2", "ref"])
+def test_other_instruction_sets(isa):
+    if isa not in native.require("the test").usable_isas():
+        pytest.skip(f"this processor has no {isa}")
+    code = f"from embstore.testing import check_pipeline\nfor s in {ALONE + CHAINS}: check_pipeline(s, 40, 50)\n"
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "EMBSTORE_ISA": isa}, check=True, timeout=300)
+
+
+@pytest.mark.parametrize("spec", ALONE + CHAINS)
+def test_on_disk(spec, tmp_path):
+    rows = make_rows(3000, 50, hostile=False)
+    table = embstore.compress(rows, tmp_path / "t", spec)
+    assert [t.id for t in table.transforms] == [t.id for t in pipeline.create(spec).transforms]
+    assert table.verify() == []
+    reopened = embstore.open(tmp_path / "t")
+    ids = np.random.default_rng(0).integers(0, 3000, 500)
+    reference = embstore.Table(reopened._stored, backend="numpy").lookup(ids)
+    assert np.array_equal(reopened.lookup(ids), reference)
+    assert np.array_equal(reopened[7], reopened.lookup([7])[0])
+    assert "transforms" in table.metadata["requires"]
+
+
+def test_pca_keeps_what_it_promises():
+    """The rows' variance outside the kept components is all that is lost."""
+    rng = np.random.default_rng(0)
+    rows = (rng.standard_normal((2000, 20)) @ rng.standard_normal((20, 20)) + 2).astype(np.float32)
+    made = pipeline.create("pca6").resolve(TableShape(2000, 20))
+    from embstore.testing.laws import MemoryRows
+
+    shared = made.fit(MemoryRows(rows), rng)
+    lost = np.square(made.undo(shared, made.apply(shared, rows)) - rows).sum()
+    centered = rows.astype(np.float64) - rows.mean(axis=0, dtype=np.float64)
+    values = np.linalg.eigvalsh(centered.T @ centered)
+    assert lost == pytest.approx(values[:14].sum(), rel=1e-4)
+
+
+def test_whiten_gives_unit_covariance():
+    from embstore.testing.laws import MemoryRows
+
+    rng = np.random.default_rng(0)
+    rows = (rng.standard_normal((4000, 12)) @ rng.standard_normal((12, 12))).astype(np.float32)
+    made = pipeline.create("whiten").resolve(TableShape(4000, 12))
+    z = made.apply(made.fit(MemoryRows(rows), rng), rows)
+    np.testing.assert_allclose(z.T @ z / 4000, np.eye(12), atol=5e-3)
+
+
+def test_rotation_is_orthogonal_and_flattens():
+    from embstore.testing.laws import MemoryRows
+
+    for dim in (64, 50, 300):
+        made = pipeline.create("rotate,float32").resolve(TableShape(dim, dim))
+        eye = np.eye(dim, dtype=np.float32)
+        shared = made.fit(MemoryRows(eye), np.random.default_rng(0))
+        turned = made.apply(shared, eye)
+        np.testing.assert_allclose(turned @ turned.T, eye, atol=1e-5)
+        assert np.abs(turned).max() < 0.75, "no value keeps to itself"
+
+
+@pytest.mark.parametrize(
+    ("spec", "config", "text"),
+    [
+        ("foo", {}, "found 'foo'"),
+        ("int4,pca", {}, "must come last"),
+        ("pca16x3,int8", {}, "'pca' takes the numbers dim"),
+        ("int8x4", {}, "found 'int8x4'"),
+        ("center,truncate8,int8", {}, "must come first"),
+        ("pca90,int8", {}, "at most the 50 values"),
+        ("truncate,int8", {}, "truncate needs dim"),
+        ("truncate51", {}, "at most the 50 values"),
+        ("pca0,int8", {}, "positive integer"),
+        ("rotate,int8", {"stages": 0}, "between 1 and 16"),
+        ("rotate,int8", {"nothing": 0}, "unknown field 'nothing'"),
+        ("whiten,int8", {"eps": 2.0}, "between 0 and 1"),
+        ("", {}, "found ''"),
+    ],
+)
+def test_refused(spec, config, text, tmp_path):
+    with pytest.raises(errors.ConfigError, match=text):
+        embstore.compress(make_rows(60, 50, hostile=False), tmp_path / "t", spec, **config)
+    assert not (tmp_path / "t").exists()
+
+
+def test_config_finds_its_owner():
+    made = pipeline.parse("rotate,int4", {"stages": 3, "block_size": 8})
+    assert made.transforms[0].stages == 3 and made.method.block_size == 8
+
+
+def test_budget_counts_the_transforms(tmp_path):
+    rows = make_rows(500, 32, hostile=False)
+    table = embstore.compress(rows, tmp_path / "t", "pca,int8", budget=500 * 44 + 4 * 32 * 33)
+    assert table.nbytes <= 500 * 44 + 4 * 32 * 33
+    with pytest.raises(errors.BudgetError, match="transforms"):
+        embstore.compress(rows, tmp_path / "u", "pca,int8", budget=1000)
+
+
+def test_a_reader_without_transforms_would_refuse(tmp_path):
+    """What the format promises to older readers: the feature is named in `requires`."""
+    table = embstore.compress(make_rows(100, 8, hostile=False), tmp_path / "t", "center,int8")
+    assert table.metadata["requires"] == ["transforms"]
+    plain = embstore.compress(make_rows(100, 8, hostile=False), tmp_path / "u", "int8")
+    assert plain.metadata["requires"] == []
