@@ -25,7 +25,7 @@ PER_ISA = ("methods", "search", "transforms")
 # From the least to the most capable, as the link order below needs. csrc/core/registry.cpp checks for these at run time.
 X86 = {
     "ref": [],
-    "avx2": ["-mavx2", "-mf16c"],
+    "avx2": ["-mavx2", "-mf16c", "-mfma"],
     "avx512": [
         *("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vbmi"),
         *("-mavx512vnni", "-mavx512bitalg", "-mavx512vpopcntdq"),

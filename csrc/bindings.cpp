@@ -3,11 +3,14 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <atomic>
+#include <mutex>
 #include <system_error>
 
 #include "core/map.h"
 #include "core/pool.h"
+#include "core/search.h"
 #include "core/table.h"
 #include "core/transform.h"
 
@@ -21,6 +24,7 @@ namespace {
 using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using MutableBytes = nb::ndarray<uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Ids = nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using MutableIds = nb::ndarray<int64_t, nb::c_contig, nb::device::cpu>;
 using Weights = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Floats = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
 using Halves = nb::ndarray<uint16_t, nb::c_contig, nb::device::cpu>;
@@ -89,6 +93,8 @@ class BoundTable {
     if (entry.kernel == nullptr) throw nb::key_error(method.c_str());
     isa_ = entry.isa;
     kernel_ = entry.kernel(table_);
+    codes_ = kernel_.get();
+    method_ = method;
     row_dim_ = embedding_dim;
   }
 
@@ -150,9 +156,83 @@ class BoundTable {
     return -1;
   }
 
+  // Squared length of every row as a lookup gives it.
+  void squared_norms(Floats out, int threads) const {
+    if (int64_t(out.size()) != table_.num_embeddings) throw nb::value_error("out must hold a value for each row");
+    nb::gil_scoped_release unlocked;
+    parallel_for(table_.num_embeddings, 4096, threads, [&](int64_t first, int64_t last) {
+      constexpr int64_t kRows = 64;
+      std::vector<float> rows(size_t(kRows * row_dim_));
+      int64_t ids[kRows];
+      for (int64_t at = first; at < last; at += kRows) {
+        const int64_t n = std::min(kRows, last - at);
+        for (int64_t i = 0; i < n; ++i) ids[i] = at + i;
+        kernel_->lookup(ids, n, rows.data(), false);
+        for (int64_t i = 0; i < n; ++i) {
+          double sum = 0.0;
+          for (int64_t j = 0; j < row_dim_; ++j) {
+            const double x = rows[size_t(i * row_dim_ + j)];
+            sum += x * x;
+          }
+          out.data()[at + i] = float(sum);
+        }
+      }
+    });
+  }
+
+  // Ids of the k best rows of each query, best first; see core/search.h for what `terms` (kernels.ScanTerms) means.
+  // queries are in the space of codes: transforms are the caller's affair.
+  void scan(Rows queries, int64_t k, nb::object terms, MutableIds ids, int threads) const {
+    const int64_t count = int64_t(queries.shape(0)), dim = table_.embedding_dim, n = table_.num_embeddings;
+    if (int64_t(queries.shape(1)) != dim) throw nb::value_error("queries must have the width of codes");
+    if (k < 1 || int64_t(ids.size()) != count * k) throw nb::value_error("ids must hold k values for each query");
+    const float* per_query = optional<Weights, float>(terms.attr("constants"), count);
+    const float* scales = optional<Weights, float>(terms.attr("scales"), n);
+    const float* biases = optional<Weights, float>(terms.attr("biases"), n);
+    const uint8_t* mask = optional<Bytes, uint8_t>(terms.attr("allowed"), n);
+    const ScanFunction scan_rows = find_scan();
+    nb::gil_scoped_release unlocked;
+    const auto scorer = make_scorer();
+    for (int64_t q = 0; q < count; q += kTileQueries) {
+      const int64_t group = std::min(kTileQueries, count - q);
+      const auto prepared = scorer->prepare(queries.data() + q * dim, group);
+      Scan scan;
+      scan.scorer = scorer.get();
+      scan.prepared = prepared.get();
+      scan.queries = group;
+      scan.rows_per_shard = int64_t(1) << table_.shift;
+      scan.constants = per_query == nullptr ? nullptr : per_query + q;
+      scan.scales = scales;
+      scan.biases = biases;
+      scan.allowed = mask;
+      TopK best(group, k);
+      std::mutex merging;
+      parallel_for(n, 4 * kTileRows, threads, [&](int64_t first, int64_t last) {
+        TopK own(group, k);
+        scan_rows(scan, first, last, own);
+        std::lock_guard<std::mutex> lock(merging);
+        best.merge(own);
+      });
+      for (int64_t i = 0; i < group; ++i) best.result(i, ids.data() + (q + i) * k);
+    }
+  }
+
   const std::string& isa() const { return isa_; }
 
  private:
+  template <class Array, class Value>
+  static const Value* optional(const nb::object& given, int64_t count) {
+    if (given.is_none()) return nullptr;
+    const auto array = nb::cast<Array>(given, false);  // not a converted copy: the caller holds it for the call
+    if (int64_t(array.size()) != count) throw nb::value_error("an array of the search has the wrong size");
+    return array.data();
+  }
+
+  std::unique_ptr<Scorer> make_scorer() const {
+    if (const ScorerFactory own = find_scorer(method_)) return own(table_);
+    return find_decode_scorer()(*codes_, table_.embedding_dim);
+  }
+
   void warm(const int64_t* ids, int64_t n) const {
     for (const auto& [name, array] : table_.rows) read_ahead(array, table_.shift, ids, n);
   }
@@ -178,9 +258,10 @@ class BoundTable {
   nb::dict rows_, shared_;
   nb::list transform_arrays_;  // keeps what the transforms read alive
   int64_t row_dim_ = 0;
+  const Kernel* codes_ = nullptr;             // decodes without the transforms; within kernel_
   TransformedKernel* transformed_ = nullptr;  // kernel_, once there is a transform
   TableView table_;
-  std::string isa_;
+  std::string method_, isa_;
   std::unique_ptr<Kernel> kernel_;
 };
 
@@ -244,6 +325,9 @@ NB_MODULE(_native, m) {
       .def("bag", &BoundTable::bag, nb::arg("ids"), nb::arg("offsets"), nb::arg("weights").none(), nb::arg("mode"),
            nb::arg("out").noconvert(), nb::arg("threads"))
       .def("undo_after", &BoundTable::undo_after)
+      .def("squared_norms", &BoundTable::squared_norms, nb::arg("out").noconvert(), nb::arg("threads"))
+      .def("scan", &BoundTable::scan, nb::arg("queries"), nb::arg("k"), nb::arg("terms"), nb::arg("ids").noconvert(),
+           nb::arg("threads"))
       .def_prop_ro("isa", &BoundTable::isa);
   m.def("encode", &encode);
   m.def("map_file", &map_to_array);

@@ -45,6 +45,30 @@ class Bound(Protocol):
     def lookup_one(self, id: int, out: FloatRows) -> int: ...
     def bag(self, ids: Ids, offsets: Ids, weights: Any, mode: int, out: FloatRows, threads: int) -> int: ...
 
+    def squared_norms(self, out: npt.NDArray[np.float32], threads: int) -> None:
+        """The squared length of every row as a lookup gives it."""
+        ...
+
+    def scan(self, queries: FloatRows, k: int, terms: ScanTerms, ids: Ids, threads: int) -> None:
+        """Ids (n, k) of the rows of best score for each query (n, width of codes), best first; -1 for none.
+
+        Scores may be off by the scorer's rounding of queries: take more candidates than are wanted.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class ScanTerms:
+    """score = (query @ code + constant of the query) * scale of the row + bias of the row, for rows that are allowed.
+
+    Each is None for what changes nothing.
+    """
+
+    constants: npt.NDArray[np.float32] | None = None
+    scales: npt.NDArray[np.float32] | None = None
+    biases: npt.NDArray[np.float32] | None = None
+    allowed: npt.NDArray[np.uint8] | None = None
+
 
 class NativeBound(Bound, Protocol):
     """One that native transforms can follow."""
@@ -123,14 +147,22 @@ def _bind_pipeline(
                 native_bound.undo_after(t.id, t.config(), rows, {k: _flat(v) for k, v in arrays.items()})
             return inner, choice
         choice = Choice("native", f"{choice.reason}; {', '.join(lost)} by numpy")
-    return PipelineBound(pipeline, inner, code_shape.embedding_dim, shared), choice
+    return PipelineBound(pipeline, inner, shape.embedding_dim, code_shape.embedding_dim, shared), choice
 
 
 class PipelineBound:
     """A method's kernel with the transforms undone by numpy: the reference of the native ones."""
 
-    def __init__(self, pipeline: Pipeline, inner: Bound, width: int, shared: Mapping[str, npt.NDArray[Any]]) -> None:
-        self._pipeline, self._inner, self._width, self._shared = pipeline, inner, width, shared
+    def __init__(
+        self, pipeline: Pipeline, inner: Bound, dim: int, width: int, shared: Mapping[str, npt.NDArray[Any]]
+    ) -> None:
+        self._pipeline, self._inner, self._dim, self._width, self._shared = pipeline, inner, dim, width, shared
+
+    def squared_norms(self, out: npt.NDArray[np.float32], threads: int = 1) -> None:
+        squared_norms(self, out, self._dim)
+
+    def scan(self, queries: FloatRows, k: int, terms: ScanTerms, ids: Ids, threads: int = 1) -> None:
+        self._inner.scan(queries, k, terms, ids, threads)
 
     def _codes(self, n: int) -> FloatRows:
         return np.empty((n, self._width), np.float32)
@@ -212,6 +244,12 @@ class NumpyBound:
             out[at] = part
         return -1
 
+    def squared_norms(self, out: npt.NDArray[np.float32], threads: int = 1) -> None:
+        squared_norms(self, out, self._shape.embedding_dim)
+
+    def scan(self, queries: FloatRows, k: int, terms: ScanTerms, ids: Ids, threads: int = 1) -> None:
+        scan(self, self._shape, queries, k, terms, ids)
+
     def lookup_half(self, ids: Ids, out: npt.NDArray[np.uint16], threads: int = 1) -> int:
         rows = np.empty(out.shape, np.float32)
         bad = self.lookup(ids, rows)
@@ -231,6 +269,47 @@ class NumpyBound:
             rows *= weights[:, None]
         pool(rows, offsets, mode, out)
         return -1
+
+
+_BLOCK_VALUES = 1 << 22
+
+
+def squared_norms(bound: Bound, out: npt.NDArray[np.float32], dim: int) -> None:
+    """The reference of `Bound.squared_norms`."""
+    step = max(1, _BLOCK_VALUES // dim)
+    for first in range(0, len(out), step):
+        ids = np.arange(first, min(first + step, len(out)), dtype=np.int64)
+        rows = np.empty((len(ids), dim), np.float32)
+        bound.lookup(ids, rows, 1)
+        out[ids] = np.square(rows, dtype=np.float64).sum(axis=1)
+
+
+def scan(bound: Bound, shape: TableShape, queries: FloatRows, k: int, terms: ScanTerms, out: Ids) -> None:
+    """The reference of `Bound.scan`: blocks of rows decoded and multiplied. Equal scores: the smaller id first."""
+    n, dim = shape.num_embeddings, shape.embedding_dim
+    best = np.zeros((len(queries), 0), np.float32)
+    found = np.zeros((len(queries), 0), np.int64)
+    step = max(1, _BLOCK_VALUES // dim)
+    for first in range(0, n, step):
+        ids = np.arange(first, min(first + step, n), dtype=np.int64)
+        rows = np.empty((len(ids), dim), np.float32)
+        bound.lookup(ids, rows, 1)
+        scores = queries @ rows.T
+        if terms.constants is not None:
+            scores += terms.constants[:, None]
+        if terms.scales is not None:
+            scores *= terms.scales[ids]
+        if terms.biases is not None:
+            scores += terms.biases[ids]
+        scores[np.isnan(scores)] = -np.inf
+        if terms.allowed is not None:
+            scores[:, terms.allowed[ids] == 0] = -np.inf
+        best = np.concatenate([best, scores], axis=1)
+        found = np.concatenate([found, np.broadcast_to(ids, scores.shape)], axis=1)
+        order = np.lexsort((found, -best), axis=1)[:, :k]
+        best, found = np.take_along_axis(best, order, axis=1), np.take_along_axis(found, order, axis=1)
+    out[:] = -1
+    out[:, : found.shape[1]] = np.where(np.isneginf(best), -1, found)
 
 
 def pool(rows: FloatRows, offsets: Ids, mode: int, out: FloatRows) -> None:

@@ -347,6 +347,61 @@ class Table:
             raise self._out_of_range(int(flat[bad]), bad)
         return out
 
+    def search(
+        self, queries: Any, k: int = 10, metric: Literal["cosine", "ip", "l2"] = "cosine", *, filter: Any = None
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        """The nearest rows to each query, by an exhaustive scan of the codes.
+
+        Parameters
+        ----------
+        queries : finite floats of shape (n, embedding_dim), or (embedding_dim,) for one query.
+        k : rows to find, at most `num_embeddings`.
+        metric : "cosine", "ip" (inner product) or "l2".
+        filter : rows that may be found: a bool mask of shape (num_embeddings,) or ids.
+
+        Returns
+        -------
+        (D, I), both of shape (n, k), or (k,) for one query: similarities, larger first, or for "l2" squared distances,
+        smaller first; and row ids. Scores are those of the rows as `lookup` gives them; equal ones are ordered by id.
+        Where fewer than k rows may be found the rest is NaN and -1. Rows with NaN or infinities are never found.
+
+        Raises
+        ------
+        ShapeError, ConfigError : queries of another shape or not finite; another metric; k out of range; a filter that
+            leaves nothing.
+        """
+        from .search.exact import search
+
+        return search(self, queries, k, metric, filter)
+
+    def _scan(self, queries: npt.NDArray[np.float32], k: int, metric: str, allowed: Any) -> Ids:
+        """Candidates (n, k) for each query, about best first; -1 for none."""
+        constants = None
+        if isinstance(self._method, Pipeline):
+            queries, constants = self._method.adjoint(self._stored.shared, queries)
+        scales = self._inverse_norms if metric == "cosine" else None
+        biases = self._half_squares if metric == "l2" else None
+        ids = np.empty((len(queries), k), np.int64)
+        terms = kernels.ScanTerms(constants, scales, biases, allowed)
+        self._bound.scan(queries, k, terms, ids, kernels.get_num_threads())
+        return ids
+
+    @functools.cached_property
+    def _squared_norms(self) -> npt.NDArray[np.float32]:
+        norms = np.empty(self.num_embeddings, np.float32)
+        self._bound.squared_norms(norms, kernels.get_num_threads())
+        return norms
+
+    # Four bytes a row each, made when a metric first needs them.
+    @functools.cached_property
+    def _inverse_norms(self) -> npt.NDArray[np.float32]:
+        norms = np.sqrt(self._squared_norms)
+        return np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
+
+    @functools.cached_property
+    def _half_squares(self) -> npt.NDArray[np.float32]:
+        return self._squared_norms * np.float32(-0.5)
+
     def blocks(self, max_rows: int = 65536) -> Iterator[npt.NDArray[np.float32]]:
         """Every row in order, decoded, as float32 blocks of shape (n, embedding_dim), n <= `max_rows`."""
         for start in range(0, self.num_embeddings, max_rows):

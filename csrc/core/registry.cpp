@@ -3,16 +3,11 @@
 #include <stdexcept>
 #include <utility>
 
+#include "core/by_isa.h"
 #include "core/table.h"
 
 namespace embstore {
 namespace {
-
-using Key = std::pair<std::string, std::string>;
-std::map<Key, MethodEntry>& entries() {
-  static std::map<Key, MethodEntry> all;
-  return all;
-}
 
 bool cpu_has(const std::string& isa) {
 #if defined(__x86_64__)
@@ -23,7 +18,7 @@ bool cpu_has(const std::string& isa) {
            __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni") &&
            __builtin_cpu_supports("avx512bitalg") && __builtin_cpu_supports("avx512vpopcntdq");
   // Every processor with AVX2 also converts half floats (F16C).
-  if (isa == "avx2") return __builtin_cpu_supports("avx2");
+  if (isa == "avx2") return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #elif defined(__aarch64__)
   if (isa == "neon") return true;
 #endif
@@ -33,8 +28,7 @@ bool cpu_has(const std::string& isa) {
 }  // namespace
 
 bool register_method(const char* method, const char* isa, KernelFactory kernel, EncodeFunction encode) {
-  entries()[{method, isa}] = MethodEntry{kernel, encode, isa};
-  return true;
+  return by_isa<MethodEntry>().add(method, isa, {kernel, encode, isa});
 }
 
 std::vector<std::string> usable_isas() {
@@ -52,12 +46,6 @@ std::vector<std::string> usable_isas() {
   return usable;
 }
 
-MethodEntry find_method(const std::string& method) {
-  for (const auto& isa : usable_isas()) {
-    auto at = entries().find({method, isa});
-    if (at != entries().end()) return at->second;
-  }
-  return {};
-}
+MethodEntry find_method(const std::string& method) { return by_isa<MethodEntry>().find(method); }
 
 }  // namespace embstore

@@ -5,6 +5,8 @@
 #include <cstring>
 #include <utility>
 
+#include "core/by_isa.h"
+
 // The conversions of half.h are compiled per instruction set; this file is not.
 #define EMBSTORE_ISA plain
 #include "core/half.h"
@@ -12,28 +14,14 @@
 namespace embstore {
 namespace {
 
-using Key = std::pair<std::string, std::string>;
-std::map<Key, TransformFactory>& factories() {
-  static std::map<Key, TransformFactory> all;
-  return all;
-}
-
 constexpr int64_t kBlockFloats = 4096;  // a block of rows in scratch: 16 KiB, half a first-level cache
 
 }  // namespace
 
 bool register_transform(const char* id, const char* isa, TransformFactory factory) {
-  factories()[{id, isa}] = factory;
-  return true;
+  return by_isa<TransformFactory>().add(id, isa, factory);
 }
-
-TransformFactory find_transform(const std::string& id) {
-  for (const auto& isa : usable_isas()) {
-    auto at = factories().find({id, isa});
-    if (at != factories().end()) return at->second;
-  }
-  return nullptr;
-}
+TransformFactory find_transform(const std::string& id) { return by_isa<TransformFactory>().find(id); }
 
 struct TransformedKernel::Scratch {
   explicit Scratch(int64_t floats) : first(size_t(floats)), second(size_t(floats)) {}

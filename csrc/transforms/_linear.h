@@ -47,14 +47,13 @@ class Linear final : public Transform {
     constexpr int kColumns = 2;
     for (; j + kColumns * Width <= row_dim_; j += kColumns * Width) {
       Floats sums[R][kColumns];
-      for (int64_t k = 0; k < code_dim_; ++k) {
+      for (int c = 0; c < kColumns; ++c)
+        for (int r = 0; r < R; ++r) sums[r][c] = mul(set1(in[r * code_dim_]), load(matrix_ + j + c * Width));
+      for (int64_t k = 1; k < code_dim_; ++k) {
         const float* line = matrix_ + k * row_dim_ + j;
         for (int c = 0; c < kColumns; ++c) {
           const Floats weight = load(line + c * Width);
-          for (int r = 0; r < R; ++r) {
-            const Floats term = mul(set1(in[r * code_dim_ + k]), weight);
-            sums[r][c] = k == 0 ? term : add(sums[r][c], term);
-          }
+          for (int r = 0; r < R; ++r) sums[r][c] = add(sums[r][c], mul(set1(in[r * code_dim_ + k]), weight));
         }
       }
       for (int r = 0; r < R; ++r)

@@ -1,0 +1,118 @@
+"""Exhaustive search: every row scored over its codes, the best kept, and those scored again from their values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import ConfigError, IdRangeError, IdTypeError, ShapeError
+from ..method import FloatRows
+
+if TYPE_CHECKING:
+    from ..table import Table
+
+Metric = Literal["cosine", "ip", "l2"]
+METRICS = ("cosine", "ip", "l2")
+F32 = npt.NDArray[np.float32]
+Hits = tuple[F32, npt.NDArray[np.int64]]
+
+# Scorers over codes may round the query; this many candidates more are scored again from decoded values.
+CANDIDATES = 4
+MARGIN = 32
+
+
+def check_metric(metric: str) -> None:
+    if metric not in METRICS:
+        raise ConfigError(f"metric must be 'cosine', 'ip' or 'l2', found {metric!r}; choose one of these")
+
+
+def check_k(k: object, rows: int) -> int:
+    """k as an int, for a search over `rows` rows."""
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+        raise ConfigError(f"k must be a positive integer, found {k!r}; 10 is usual")
+    if k > rows:
+        raise ConfigError(f"k must be at most the {rows} rows searched, found {k}; lower it")
+    return int(k)
+
+
+def check_queries(queries: Any, dim: int) -> FloatRows:
+    """Queries as float32 of shape (n, dim); `ShapeError` for another shape or dtype, or NaN and infinities."""
+    array = np.asarray(queries)
+    if array.dtype.kind not in "fiu":
+        raise ShapeError(f"queries must be floats, found {array.dtype}; pass vectors of {dim} values")
+    if array.ndim not in (1, 2) or array.shape[-1] != dim:
+        raise ShapeError(f"queries must have shape (n, {dim}) or ({dim},), found {array.shape}; pass vectors")
+    array = np.ascontiguousarray(np.atleast_2d(array), np.float32)
+    finite = np.isfinite(array).all(axis=1)
+    if not finite.all():
+        at = int(np.argmin(finite))
+        raise ShapeError(f"queries must be finite, found NaN or an infinity in query {at}; leave it out")
+    return array
+
+
+def check_filter(table: Table, filter: Any) -> npt.NDArray[np.uint8] | None:
+    """A byte for each row, 1 where it may be found, of a bool mask or row ids; None for no filter."""
+    if filter is None:
+        return None
+    given = np.asarray(filter)
+    n = table.num_embeddings
+    if given.dtype == bool:
+        if given.shape != (n,):
+            raise ShapeError(f"a filter mask must have shape ({n},), found {given.shape}; one bool for each row")
+        mask = given.astype(np.uint8)
+    else:
+        if given.dtype.kind not in "iu" and given.size:
+            raise IdTypeError(f"a filter must be a bool mask or integer ids, found {given.dtype}; convert it")
+        ids = given.astype(np.int64).reshape(-1)
+        if len(ids) and (ids.min() < 0 or ids.max() >= n):
+            worst = ids.min() if ids.min() < 0 else ids.max()
+            raise IdRangeError(f"filter ids must be from 0 to {n - 1}, found {worst}; check the ids")
+        mask = np.zeros(n, np.uint8)
+        mask[ids] = 1
+    if not mask.any():
+        raise ConfigError("a filter must leave at least one row, found that it leaves none; widen it")
+    return mask
+
+
+def search(table: Table, queries: Any, k: int, metric: Metric, filter: Any) -> Hits:
+    """See `Table.search`."""
+    check_metric(metric)
+    k = check_k(k, table.num_embeddings)
+    given = check_queries(queries, table.embedding_dim)
+    allowed = check_filter(table, filter)
+    wanted = min(CANDIDATES * k + MARGIN, table.num_embeddings)
+    scores, ids = rescore(table, given, table._scan(given, wanted, metric, allowed), k, metric)
+    return (scores, ids) if np.ndim(queries) == 2 else (scores[0], ids[0])
+
+
+def rescore(table: Table, queries: FloatRows, candidates: npt.NDArray[np.int64], k: int, metric: Metric) -> Hits:
+    """The k best of each query's candidate ids (-1 for none), scored from the values `table` gives.
+
+    Equal scores: the smaller id first. Fewer than k: ids of -1 with a score of NaN.
+    """
+    unique, place = np.unique(candidates, return_inverse=True)
+    rows = table.lookup(np.maximum(unique, 0))
+    place = place.reshape(candidates.shape)
+    scores = np.empty(candidates.shape, np.float32)
+    for q, query in enumerate(queries):
+        scores[q] = score(rows[place[q]], query, metric)
+    worse = scores if metric == "l2" else -scores
+    worse = np.where(np.isfinite(worse) & (candidates >= 0), worse, np.float32(np.inf))
+    order = np.lexsort((candidates, worse), axis=1)[:, :k]
+    missing = np.isinf(np.take_along_axis(worse, order, axis=1))
+    found, ids = np.take_along_axis(scores, order, axis=1), np.take_along_axis(candidates, order, axis=1)
+    return np.where(missing, np.float32(np.nan), found), np.where(missing, -1, ids)
+
+
+def score(rows: F32, query: F32, metric: Metric) -> F32:
+    """Similarity (cosine, ip) or squared distance (l2) of each row; a zero row or query has cosine 0."""
+    if metric == "l2":
+        distances: F32 = np.square(rows - query).sum(axis=1)
+        return distances
+    products: F32 = rows @ query
+    if metric == "ip":
+        return products
+    sizes = np.linalg.norm(rows, axis=1) * np.linalg.norm(query)
+    return np.where(sizes > 0, products / np.where(sizes > 0, sizes, 1), 0).astype(np.float32)
