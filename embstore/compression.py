@@ -299,7 +299,8 @@ def _write(
             writer.set_keys(key_writer.finish())
         if source.subwords is not None:
             words = source.subwords
-            writer.set_subwords({f: int(getattr(words, f)) for f in ("minn", "maxn", "buckets", "first_row")})
+            fields = {f: int(getattr(words, f)) for f in ("minn", "maxn", "buckets", "first_row")}
+            writer.set_subwords(fields, words.kept)
         writer.finish(
             {"source": source.name, "source_format": source.format, "source_dtype": source.dtype, "seed": seed}
         )
