@@ -73,12 +73,20 @@ def choose(method: str | Method, shape: TableShape, budget: Budget | None, confi
         return chosen.resolve(shape)
     limit = parse_budget(budget, shape)
     if isinstance(chosen.method if isinstance(chosen, Pipeline) else chosen, Sized):
-        return chosen.for_budget(shape, limit).resolve(shape)  # type: ignore[attr-defined,no-any-return]
+        sized: Method = chosen.for_budget(shape, limit).resolve(shape)  # type: ignore[attr-defined]
+        asked, taken = chosen.resolve(shape).config(), sized.config()
+        for name, value in config.items():
+            if taken[name] != asked[name]:
+                raise ConfigError(
+                    f"{name} of method {chosen.id!r} is chosen by the budget, which wants {taken[name]!r}, found "
+                    f"{value!r} asked for too; drop one of the two"
+                )
+        return sized
     chosen = chosen.resolve(shape)
     if (floor := _method.nbytes(chosen, shape)) > limit:
         raise BudgetError(
-            f"method {chosen.id!r} needs {floor} bytes for {shape.num_embeddings} x {shape.embedding_dim}, "
-            f"the budget is {limit}; raise it or choose a smaller method"
+            f"method {chosen.id!r} needs {floor:,} bytes for {shape.num_embeddings:,} x {shape.embedding_dim}, "
+            f"found a budget of {limit:,}; raise it or choose a smaller method"
         )
     return chosen
 

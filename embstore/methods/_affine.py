@@ -87,8 +87,8 @@ class AffineMethod(RowMethod):
         fitting = [(cost, o) for cost, o in zip(costs, options, strict=True) if cost <= nbytes]
         if not fitting:
             raise BudgetError(
-                f"{self.id} needs at least {min(costs):,} bytes for {shape}, found a budget of {nbytes:,}; "
-                "raise it or take a smaller method"
+                f"method {self.id!r} needs at least {min(costs):,} bytes for {shape.num_embeddings:,} x "
+                f"{shape.embedding_dim}, found a budget of {nbytes:,}; raise it or choose a smaller method"
             )
         return max(fitting, key=lambda pair: pair[0])[1]
 
