@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import queue
@@ -270,7 +271,7 @@ def _write(
         path, shape=TableShape(shape.num_embeddings, row_dim), method_id=method.id, method_version=method.version,
         config=method.config(), transforms=transforms, specs=method.layout(shape),
         overwrite=overwrite, job=hashlib.sha256(job).hexdigest(),
-    ) as writer:  # fmt: skip
+    ) as writer, contextlib.ExitStack() as stack:  # fmt: skip
         shared = method.fit(_FitRows(source, max_rows, check), np.random.default_rng(seed))
         writer.write_shared(shared)
         encode: Callable[..., dict[str, npt.NDArray[Any]]] = kernels.encoder(method)
@@ -278,7 +279,11 @@ def _write(
         if with_keys and source.key_type is not None:
             from .format import keys as _keys
 
-            key_writer = _keys.KeysWriter(writer.directory, source.key_type, source.num_keys, on_duplicate=on_duplicate)
+            key_writer = stack.enter_context(
+                _keys.KeysWriter(
+                    writer.directory, source.key_type, source.num_keys, on_duplicate, destination=writer.path
+                )
+            )
         resume = writer.resume_row
         # Keys are written anew, so their pass starts at the first row.
         done = start = 0 if key_writer is not None else resume

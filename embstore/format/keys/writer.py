@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ... import native
-from ...errors import ConfigError, CorruptionError, SourceError, StorageError
+from ...errors import ConfigError, SourceError
+from ..staging import storing
 from . import batch, store
 from .layout import DIRECTORY, INDEX_FILE, KEYS_FILE, KINDS, MAX_COUNT, KeyType, OnDuplicate
 
@@ -26,6 +27,7 @@ class KeysWriter:
     key_type : "string" or "int64".
     count : keys that will be appended in all.
     on_duplicate : "raise" (`DuplicateKeyError` from `finish`) or "last" (the last row of a key wins).
+    destination : where the table will be published, for messages.
 
     `finish` gives the metadata that `Keys.open` needs; it does not fsync, publishing does. Used as a context
     manager it removes its files when left by an exception.
@@ -38,7 +40,13 @@ class KeysWriter:
     """
 
     def __init__(
-        self, directory: str | os.PathLike[str], key_type: KeyType, count: int, on_duplicate: OnDuplicate = "raise"
+        self,
+        directory: str | os.PathLike[str],
+        key_type: KeyType,
+        count: int,
+        on_duplicate: OnDuplicate = "raise",
+        *,
+        destination: str | None = None,
     ) -> None:
         if key_type not in KINDS:
             raise ConfigError(f'key_type must be "string" or "int64", found {key_type!r}; pass one of the two')
@@ -47,6 +55,7 @@ class KeysWriter:
         if not 0 <= count <= MAX_COUNT:
             raise ConfigError(f"count must be between 0 and 2**40 - 1, found {count}; split larger tables")
         native.require("writing keys")
+        self._destination = destination or os.fspath(directory)
         self.directory = Path(directory) / DIRECTORY
         self.key_type = key_type
         self.count = int(count)
@@ -57,7 +66,7 @@ class KeysWriter:
         self._offsets_path = self.directory / ".offsets.spill"
         self._values: BinaryIO | None = None
         self._offsets: BinaryIO | None = None
-        with self._storing():
+        with storing(self._destination):
             self.directory.mkdir(parents=True, exist_ok=True)
             self._values = open(self._values_path, "wb")  # noqa: SIM115
             if key_type == "string":
@@ -73,7 +82,7 @@ class KeysWriter:
             n = len(offsets) - 1
             self._room_for(n)
             begin, end = int(offsets[0]), int(offsets[-1])
-            with self._storing():
+            with storing(self._destination):
                 cast(BinaryIO, self._offsets).write((offsets[1:] + (self._size - begin)).astype("<i8", copy=False).data)
                 self._values.write(values[begin:end].data)
             self._size += end - begin
@@ -81,7 +90,7 @@ class KeysWriter:
             ints = batch.integers(keys, self._rows)
             n = len(ints)
             self._room_for(n)
-            with self._storing():
+            with storing(self._destination):
                 self._values.write(np.ascontiguousarray(ints, "<i8").data)
             self._size += 8 * n
         self._rows += n
@@ -96,7 +105,7 @@ class KeysWriter:
                 "source is whole"
             )
         try:
-            with self._storing():
+            with storing(self._destination):
                 self._close()
                 offsets, values = store.write_arrow(
                     self.directory, self.key_type, self.count, self._offsets_path, self._values_path
@@ -125,9 +134,6 @@ class KeysWriter:
         if kind is not None:
             self.abort()
 
-    def _storing(self) -> _Storing:
-        return _Storing(self.directory)
-
     def _close(self) -> None:
         files, self._values, self._offsets = (self._values, self._offsets), None, None
         for file in files:
@@ -144,20 +150,3 @@ class KeysWriter:
                 f"the table announced {self.count} keys, found at least {self._rows + n}; check that the source did "
                 "not change while it was read"
             )
-
-
-class _Storing:
-    """Turns the operating system's errors about writing into `StorageError`."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError) and not isinstance(error, (StorageError, CorruptionError)):
-            raise StorageError(
-                error.errno or 5,
-                f"the keys could not be written to {self.directory.parent.name}/{DIRECTORY} "
-                f"({error.strerror or error}); free space or choose another destination",
-            ) from error
