@@ -261,7 +261,8 @@ def inspect(table: TablePath, as_json: AsJson = False) -> None:
         {"name": s.name, "dtype": s.dtype, "shape": list(s.shape), "partition": s.partition}
         for s in opened.method.layout(TableShape(rows, dims))
     ]
-    keys = None if opened.keys is None else {"type": opened.keys.type, "count": len(opened.keys)}
+    stored, subwords = opened.metadata["keys"], opened.subwords
+    keys = None if stored is None else {"type": stored["type"], "count": stored["count"]}
     done = {
         "path": table,
         "method": opened.method.id,
@@ -271,6 +272,7 @@ def inspect(table: TablePath, as_json: AsJson = False) -> None:
         "nbytes": opened.nbytes,
         "nbytes_float32": 4 * rows * dims,
         "keys": keys,
+        "subword_rows": 0 if subwords is None else subwords.rows,
         "arrays": arrays,
         "kernels": opened.explain(),
         "metadata": opened.metadata,
@@ -284,6 +286,7 @@ def inspect(table: TablePath, as_json: AsJson = False) -> None:
             ("rows x dims", f"{rows:,} x {dims}"),
             ("size", f"{_bytes(opened.nbytes)} (float32: {_bytes(4 * rows * dims)})"),
             ("keys", "none" if keys is None else f"{keys['count']:,} of type {keys['type']}"),
+            *([] if subwords is None else [("subwords", f"the last {subwords.rows:,} rows, for unknown words")]),
             *((f"array {a['name']}", f"{a['dtype']} {a['shape']}, {a['partition']}") for a in arrays),
         ]
     )
@@ -409,9 +412,7 @@ def _fail(error: BaseException) -> NoReturn:
 
         traceback.print_exception(error)
     text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, OSError) and error.strerror and isinstance(error, EmbstoreError):
-        text = error.strerror
-    elif not isinstance(error, (EmbstoreError, OSError)):
+    if not isinstance(error, (EmbstoreError, OSError)):
         text = f"unexpected {type(error).__name__}: {text}; set EMBSTORE_DEBUG=1 to see where"
     print(f"embstore: {text}", file=sys.stderr)
     sys.exit(1)
