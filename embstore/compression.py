@@ -32,6 +32,7 @@ CHUNK_BYTES = 32 << 20
 _CHECK_VALUES = 1 << 18
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+_NO_BUDGET = 'budget must be like 0.1, "10%", "4bpd", 64000000 or "64MB", found {!r}; write one of these forms'
 _NUMBER = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z%]*)\s*")
 
 Budget = int | float | str
@@ -45,13 +46,13 @@ def parse_budget(budget: Budget, shape: TableShape) -> int:
     if isinstance(budget, str):
         match = _NUMBER.fullmatch(budget)
         if match is None:
-            raise ConfigError(f'budget must be like 0.1, "10%", "4bpd", 64000000 or "64MB", found {budget!r}')
+            raise ConfigError(_NO_BUDGET.format(budget))
         text, unit = match[1], match[2].upper()
         value = int(text) if text.isdigit() else float(text)
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise ConfigError(f'budget must be like 0.1, "10%", "4bpd", 64000000 or "64MB", found {budget!r}')
+        raise ConfigError(_NO_BUDGET.format(budget))
     if not 0 < value < 2**63:
-        raise ConfigError(f"budget must be more than zero, found {budget!r}")
+        raise ConfigError(f"budget must be more than zero, found {budget!r}; leave it out for none")
     if unit == "%":
         return int(shape.nbytes_float32 * value / 100)
     if unit == "BPD":
@@ -59,7 +60,7 @@ def parse_budget(budget: Budget, shape: TableShape) -> int:
     if unit in _UNITS:
         return int(value * _UNITS[unit])
     if unit:
-        raise ConfigError(f"budget must have the unit %, bpd, {', '.join(_UNITS)}, found {budget!r}")
+        raise ConfigError(f"budget must have the unit %, bpd, {', '.join(_UNITS)}, found {budget!r}; use one of these")
     if isinstance(value, (int, np.integer)):
         return int(value)
     if value > 1:
@@ -221,6 +222,8 @@ def compress(
         raise ConfigError(f'nonfinite must be "raise" or "keep", found {nonfinite!r}')
     if on_duplicate not in ("raise", "last"):
         raise ConfigError(f'on_duplicate must be "raise" or "last", found {on_duplicate!r}')
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ConfigError(f"seed must be an integer from 0 on, found {seed!r}; leave it out for 0")
     check_destination(path, overwrite)
     from . import table
 

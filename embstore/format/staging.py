@@ -59,7 +59,9 @@ def check_destination(path: str | os.PathLike[str], overwrite: bool) -> str:
     name = os.path.basename(path)
     if os.path.lexists(path):
         if not overwrite:
-            raise DestinationExistsError(f"{name!r} exists already; choose another destination or ask to overwrite")
+            raise DestinationExistsError(
+                f"{name or path!r} exists already; choose another destination or pass overwrite=True to replace a table"
+            )
         if os.path.islink(path) or not is_table(path):
             raise DestinationExistsError(
                 f"{name!r} exists and is not an embstore table, so it is not overwritten; remove it or choose another"
