@@ -1,4 +1,7 @@
-"""Writes docs/methods.md from the registry: `make docs`. With `--check` it only says whether the page is current."""
+"""Writes what the registry says into the documents: `make docs`. With `--check` it only says whether they are current.
+
+docs/methods.md is written whole, of README.md the table of methods between its two markers.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,10 @@ from embstore import registry
 from embstore.report import describe_method
 
 PAGE = Path(__file__).with_name("methods.md")
+README = Path(__file__).parents[1] / "README.md"
+BEGIN, END = "<!-- methods: written by `make docs` -->\n", "<!-- end of methods -->\n"
 DIMS = (64, 128, 300)
+README_DIM = 128
 
 HEAD = """# Methods
 
@@ -52,8 +58,22 @@ def page() -> str:
     )
 
 
+def readme(text: str) -> str:
+    """README.md as it should be, from what it is."""
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        sys.exit(f"README.md must have the lines {BEGIN.strip()!r} and {END.strip()!r}, in this order; put them back")
+    table = "| method | bytes | smaller | what it is |\n|---|---:|---:|---|\n"
+    for name in registry.names():
+        each = describe_method(name, README_DIM)
+        link = f"[`{name}`](docs/methods.md#{name})"
+        table += f"| {link} | {each['bytes_per_row']:g} | {each['ratio']:.2f} × | {each['summary']} |\n"
+    return text[: text.index(BEGIN) + len(BEGIN)] + table + text[text.index(END) :]
+
+
 if __name__ == "__main__":
-    if "--check" in sys.argv:
-        current = PAGE.exists() and PAGE.read_text(encoding="utf-8") == page()
-        sys.exit(None if current else "docs/methods.md is not what the registry says; run `make docs`")
-    PAGE.write_text(page(), encoding="utf-8")
+    wanted = {PAGE: page(), README: readme(README.read_text(encoding="utf-8"))}
+    for file, text in wanted.items():
+        if "--check" not in sys.argv:
+            file.write_text(text, encoding="utf-8")
+        elif not file.exists() or file.read_text(encoding="utf-8") != text:
+            sys.exit(f"{file.name} is not what the registry says; run `make docs`")

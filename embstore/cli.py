@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,7 +45,7 @@ class OnDuplicate(StrEnum):
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")]
 TablePath = Annotated[str, typer.Argument(metavar="TABLE", help="Directory of an embstore table.", show_default=False)]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is at the destination.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a table or file at the destination.")]
 
 
 # -- parsing ---------------------------------------------------------------------------------------
@@ -164,24 +166,32 @@ def compress(
     dest: Annotated[str, typer.Argument(metavar="DEST", help="Directory the table becomes.", show_default=False)],
     method: Annotated[str, typer.Option("--method", "-m", help="How to compress; see `embstore methods`.")] = "int8",
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="A config field of the method; repeatable.")
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="A field of the method, see `embstore methods`; repeatable."),
     ] = None,
     budget: Annotated[
-        str | None, typer.Option(help="Size to reach: 0.1 or 10% of float32, 4bpd, 64MB, or bytes.", show_default=False)
+        str | None,
+        typer.Option(help="Size not to exceed: 0.1 or 10% of float32, 4bpd, 64MB, or bytes.", show_default=False),
     ] = None,
-    keys: Annotated[str | None, typer.Option(metavar="FILE", help="Keys, one a line, in row order.")] = None,
+    keys: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Text file of the keys, one a line, in row order.")
+    ] = None,
     key_column: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Column of the keys, in parquet or Arrow.")
     ] = None,
     name: Annotated[str | None, typer.Option(metavar="TENSOR", help="Tensor, array or column of the rows.")] = None,
     format: Annotated[
-        str | None, typer.Option("--format", help="Read the source as this; else told by its content.")
+        str | None, typer.Option("--format", help="Read the source as npy, glove, …; by default its content tells.")
     ] = None,
     dtype: Annotated[str | None, typer.Option(help="dtype of a raw source, float32 for example.")] = None,
     shape: Annotated[str | None, typer.Option(metavar="ROWSxDIMS", help="Shape of a raw source.")] = None,
     overwrite: Overwrite = False,
-    nonfinite: Annotated[NonFinite, typer.Option(help="NaN and inf in the source.")] = NonFinite.refuse,
-    on_duplicate: Annotated[OnDuplicate, typer.Option(help="A key at two rows.")] = OnDuplicate.refuse,
+    nonfinite: Annotated[
+        NonFinite, typer.Option(help="Refuse NaN and inf in the source, or keep them.")
+    ] = NonFinite.refuse,
+    on_duplicate: Annotated[
+        OnDuplicate, typer.Option(help="Refuse a key at two rows, or let the last row win.")
+    ] = OnDuplicate.refuse,
     seed: Annotated[int, typer.Option(help="Seed of the methods that draw samples.")] = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -261,7 +271,8 @@ def inspect(table: TablePath, as_json: AsJson = False) -> None:
         {"name": s.name, "dtype": s.dtype, "shape": list(s.shape), "partition": s.partition}
         for s in opened.method.layout(TableShape(rows, dims))
     ]
-    keys = None if opened.keys is None else {"type": opened.keys.type, "count": len(opened.keys)}
+    stored, subwords = opened.metadata["keys"], opened.subwords
+    keys = None if stored is None else {"type": stored["type"], "count": stored["count"]}
     done = {
         "path": table,
         "method": opened.method.id,
@@ -271,6 +282,7 @@ def inspect(table: TablePath, as_json: AsJson = False) -> None:
         "nbytes": opened.nbytes,
         "nbytes_float32": 4 * rows * dims,
         "keys": keys,
+        "subword_rows": 0 if subwords is None else subwords.rows,
         "arrays": arrays,
         "kernels": opened.explain(),
         "metadata": opened.metadata,
@@ -284,6 +296,7 @@ def inspect(table: TablePath, as_json: AsJson = False) -> None:
             ("rows x dims", f"{rows:,} x {dims}"),
             ("size", f"{_bytes(opened.nbytes)} (float32: {_bytes(4 * rows * dims)})"),
             ("keys", "none" if keys is None else f"{keys['count']:,} of type {keys['type']}"),
+            *([] if subwords is None else [("subwords", f"the last {subwords.rows:,} rows, for unknown words")]),
             *((f"array {a['name']}", f"{a['dtype']} {a['shape']}, {a['partition']}") for a in arrays),
         ]
     )
@@ -351,7 +364,7 @@ def verify(table: TablePath, as_json: AsJson = False) -> None:
 def methods(
     dim: Annotated[int, typer.Option(min=1, help="Row length the bytes are given for.")] = 128, as_json: AsJson = False
 ) -> None:
-    """List the methods: what each stores, its bytes per row and its config fields."""
+    """List the methods, their bytes per row and their fields."""
     from . import registry
     from .report import describe_method
 
@@ -400,6 +413,15 @@ def export(
 # -- errors ----------------------------------------------------------------------------------------
 
 
+# What a cure calls an argument of the Python functions is an option here.
+_ARGUMENT = re.compile(r"""\b(name|nonfinite|on_duplicate|oov|overwrite)=(True|"[^"]*")""")
+
+
+def _option(argument: re.Match[str]) -> str:
+    option = "--" + argument[1].replace("_", "-")
+    return option if argument[2] == "True" else f"{option} {shlex.quote(argument[2][1:-1])}"
+
+
 def _fail(error: BaseException) -> NoReturn:
     """One sentence on stderr, exit code 1; the traceback too with EMBSTORE_DEBUG=1."""
     from .errors import EmbstoreError
@@ -409,9 +431,11 @@ def _fail(error: BaseException) -> NoReturn:
 
         traceback.print_exception(error)
     text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, OSError) and error.strerror and isinstance(error, EmbstoreError):
-        text = error.strerror
-    elif not isinstance(error, (EmbstoreError, OSError)):
+    if isinstance(error, EmbstoreError):
+        text = _ARGUMENT.sub(_option, text)
+    elif isinstance(error, OSError) and error.filename is not None:
+        text = f"{os.fsdecode(error.filename)!r} could not be used ({error.strerror}); check the path and permissions"
+    elif not isinstance(error, OSError):
         text = f"unexpected {type(error).__name__}: {text}; set EMBSTORE_DEBUG=1 to see where"
     print(f"embstore: {text}", file=sys.stderr)
     sys.exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import queue
@@ -31,6 +32,7 @@ CHUNK_BYTES = 32 << 20
 _CHECK_VALUES = 1 << 18
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+_NO_BUDGET = 'budget must be like 0.1, "10%", "4bpd", 64000000 or "64MB", found {!r}; write one of these forms'
 _NUMBER = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z%]*)\s*")
 
 Budget = int | float | str
@@ -44,13 +46,13 @@ def parse_budget(budget: Budget, shape: TableShape) -> int:
     if isinstance(budget, str):
         match = _NUMBER.fullmatch(budget)
         if match is None:
-            raise ConfigError(f'budget must be like 0.1, "10%", "4bpd", 64000000 or "64MB", found {budget!r}')
+            raise ConfigError(_NO_BUDGET.format(budget))
         text, unit = match[1], match[2].upper()
         value = int(text) if text.isdigit() else float(text)
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise ConfigError(f'budget must be like 0.1, "10%", "4bpd", 64000000 or "64MB", found {budget!r}')
+        raise ConfigError(_NO_BUDGET.format(budget))
     if not 0 < value < 2**63:
-        raise ConfigError(f"budget must be more than zero, found {budget!r}")
+        raise ConfigError(f"budget must be more than zero, found {budget!r}; leave it out for none")
     if unit == "%":
         return int(shape.nbytes_float32 * value / 100)
     if unit == "BPD":
@@ -58,7 +60,7 @@ def parse_budget(budget: Budget, shape: TableShape) -> int:
     if unit in _UNITS:
         return int(value * _UNITS[unit])
     if unit:
-        raise ConfigError(f"budget must have the unit %, bpd, {', '.join(_UNITS)}, found {budget!r}")
+        raise ConfigError(f"budget must have the unit %, bpd, {', '.join(_UNITS)}, found {budget!r}; use one of these")
     if isinstance(value, (int, np.integer)):
         return int(value)
     if value > 1:
@@ -73,12 +75,20 @@ def choose(method: str | Method, shape: TableShape, budget: Budget | None, confi
         return chosen.resolve(shape)
     limit = parse_budget(budget, shape)
     if isinstance(chosen.method if isinstance(chosen, Pipeline) else chosen, Sized):
-        return chosen.for_budget(shape, limit).resolve(shape)  # type: ignore[attr-defined,no-any-return]
+        sized: Method = chosen.for_budget(shape, limit).resolve(shape)  # type: ignore[attr-defined]
+        asked, taken = chosen.resolve(shape).config(), sized.config()
+        for name, value in config.items():
+            if taken[name] != asked[name]:
+                raise ConfigError(
+                    f"{name} of method {chosen.id!r} is chosen by the budget, which wants {taken[name]!r}, found "
+                    f"{value!r} asked for too; drop one of the two"
+                )
+        return sized
     chosen = chosen.resolve(shape)
     if (floor := _method.nbytes(chosen, shape)) > limit:
         raise BudgetError(
-            f"method {chosen.id!r} needs {floor} bytes for {shape.num_embeddings} x {shape.embedding_dim}, "
-            f"the budget is {limit}; raise it or choose a smaller method"
+            f"method {chosen.id!r} needs {floor:,} bytes for {shape.num_embeddings:,} x {shape.embedding_dim}, "
+            f"found a budget of {limit:,}; raise it or choose a smaller method"
         )
     return chosen
 
@@ -212,6 +222,8 @@ def compress(
         raise ConfigError(f'nonfinite must be "raise" or "keep", found {nonfinite!r}')
     if on_duplicate not in ("raise", "last"):
         raise ConfigError(f'on_duplicate must be "raise" or "last", found {on_duplicate!r}')
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ConfigError(f"seed must be an integer from 0 on, found {seed!r}; leave it out for 0")
     check_destination(path, overwrite)
     from . import table
 
@@ -262,7 +274,7 @@ def _write(
         path, shape=TableShape(shape.num_embeddings, row_dim), method_id=method.id, method_version=method.version,
         config=method.config(), transforms=transforms, specs=method.layout(shape),
         overwrite=overwrite, job=hashlib.sha256(job).hexdigest(),
-    ) as writer:  # fmt: skip
+    ) as writer, contextlib.ExitStack() as stack:  # fmt: skip
         shared = method.fit(_FitRows(source, max_rows, check), np.random.default_rng(seed))
         writer.write_shared(shared)
         encode: Callable[..., dict[str, npt.NDArray[Any]]] = kernels.encoder(method)
@@ -270,7 +282,11 @@ def _write(
         if with_keys and source.key_type is not None:
             from .format import keys as _keys
 
-            key_writer = _keys.KeysWriter(writer.directory, source.key_type, source.num_keys, on_duplicate=on_duplicate)
+            key_writer = stack.enter_context(
+                _keys.KeysWriter(
+                    writer.directory, source.key_type, source.num_keys, on_duplicate, destination=writer.path
+                )
+            )
         resume = writer.resume_row
         # Keys are written anew, so their pass starts at the first row.
         done = start = 0 if key_writer is not None else resume
@@ -299,7 +315,8 @@ def _write(
             writer.set_keys(key_writer.finish())
         if source.subwords is not None:
             words = source.subwords
-            writer.set_subwords({f: int(getattr(words, f)) for f in ("minn", "maxn", "buckets", "first_row")})
+            fields = {f: int(getattr(words, f)) for f in ("minn", "maxn", "buckets", "first_row")}
+            writer.set_subwords(fields, words.kept)
         writer.finish(
             {"source": source.name, "source_format": source.format, "source_dtype": source.dtype, "seed": seed}
         )

@@ -81,7 +81,11 @@ class DestinationExistsError(EmbstoreError, FileExistsError):
 
 
 class StorageError(EmbstoreError, OSError):
-    """Writing failed, a full disk for example; nothing was left at the destination."""
+    """Writing failed, a full disk for example; the destination is as it was. `errno` is the system's."""
+
+    def __str__(self) -> str:
+        # OSError puts "[Errno 28]" before the sentence, which says it in words.
+        return str(self.args[-1]) if self.args else ""
 
 
 class BusyError(EmbstoreError, BlockingIOError):

@@ -151,10 +151,12 @@ def _published(path: str | os.PathLike[str] | None, overwrite: bool) -> Iterator
             raise DestinationExistsError(f"the destination {target.name!r} is a directory; give the name of a file")
         if not overwrite and os.path.lexists(target):
             raise DestinationExistsError(
-                f"the destination {target.name!r} exists; choose another name, or overwrite it on purpose"
+                f"the destination {target.name!r} exists; choose another name, or pass overwrite=True"
             )
 
     refuse_existing()
+    if not target.parent.is_dir():
+        raise StorageError(f"the directory {str(target.parent)!r} of the destination does not exist; make it first")
     beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         yield beside

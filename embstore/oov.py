@@ -146,9 +146,10 @@ def subword_rows(word: str, subwords: Subwords) -> npt.NDArray[np.int64]:
 
     The n-grams are those of ``minn`` to ``maxn`` characters of ``"<word>"``, in fastText's order, without the
     single ``"<"`` and ``">"``; the row of one is ``first_row + h % buckets``, where ``h`` is the 32-bit FNV-1a of its
-    UTF-8 with each byte taken as a signed char (so bytes from 128 on flip the high bits too).
+    UTF-8 with each byte taken as a signed char (so bytes from 128 on flip the high bits too). A pruned model has rows
+    for the buckets in ``kept`` only, in that order; n-grams of other buckets are left out, as fastText does.
 
-    Empty when the word has no n-gram: fastText gives zeros then. (Its end-of-sentence word ``"</s>"`` has none.)
+    Empty when no n-gram has a row: fastText gives zeros then. (Its end-of-sentence word ``"</s>"`` has no n-grams.)
 
     Source: Bojanowski et al., "Enriching Word Vectors with Subword Information", 2017, and fastText's
     ``Dictionary::computeSubwords``.
@@ -156,19 +157,20 @@ def subword_rows(word: str, subwords: Subwords) -> npt.NDArray[np.int64]:
     if subwords.buckets < 1 or subwords.maxn < 1 or word == "</s>":
         return np.empty(0, np.int64)
     text = [char.encode("utf-8", "surrogatepass") for char in f"<{word}>"]
-    rows = []
+    found = []
     for i in range(len(text)):
         h = 0x811C9DC5
         for n, char in enumerate(text[i : i + subwords.maxn], 1):
             for byte in char:
                 h = ((h ^ (byte if byte < 128 else byte | 0xFFFFFF00)) * 0x01000193) & 0xFFFFFFFF
             if n >= subwords.minn and not (n == 1 and i in (0, len(text) - 1)):
-                rows.append(subwords.first_row + h % subwords.buckets)
-    return np.array(rows, np.int64)
+                found.append(h % subwords.buckets)
+    known, places = subwords.find(np.array(found, np.int64))
+    return subwords.first_row + places[known]
 
 
 def subword_bags(words: Sequence[str], subwords: Subwords) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """`subword_rows` of many words as (input, offsets) of a bag: ``table.bag(input, offsets, mode="mean")``.
+    """`subword_rows` of many words as (input, offsets) of a bag.
 
     Both int64; `offsets` has one entry per word. A word without n-grams is an empty bag, which gives zeros.
     """

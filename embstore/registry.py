@@ -50,7 +50,7 @@ def get(method_id: str) -> type[RowMethod]:
     """The class of a method id; `ConfigError` lists the known ids."""
     target = _BUILTIN.get(method_id) or _third_party().get(method_id)
     if target is None:
-        raise ConfigError(f"method must be one of {', '.join(names())}, found {method_id!r}")
+        raise ConfigError(f"method must be one of {', '.join(names())}, found {method_id!r}; choose one")
     module, _, name = target.partition(":")
     cls: type[RowMethod] = getattr(importlib.import_module(module), name)
     return cls

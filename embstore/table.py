@@ -14,6 +14,7 @@ from . import kernels, oov, registry
 from .arrays import fits
 from .errors import (
     ConfigError,
+    CorruptionError,
     FormatError,
     FormatVersionError,
     IdRangeError,
@@ -122,10 +123,18 @@ class Table:
             self._keys = Keys.open(self._stored.path, self._stored.keys)
         return self._keys
 
-    @property
+    @functools.cached_property
     def subwords(self) -> Subwords | None:
         """fastText's subword buckets, when the table was made from a model that has them."""
-        return None if self._stored.subwords is None else Subwords(**self._stored.subwords)
+        meta, kept = self._stored.subwords, self._stored.subword_buckets
+        if meta is None:
+            return None
+        if kept is not None and len(kept) and not (kept[-1] < meta["buckets"] and (kept[1:] > kept[:-1]).all()):
+            raise CorruptionError(
+                f"subword_buckets of {os.path.basename(self.path)!r} must ascend and be below {meta['buckets']}, found "
+                "others; restore the table from a copy"
+            )
+        return Subwords(meta["minn"], meta["maxn"], meta["buckets"], meta["first_row"], kept)
 
     def explain(self) -> str:
         """Which kernel serves lookups and bags, and why."""
@@ -287,7 +296,10 @@ class Table:
         if policy.kind == "subwords":
             subwords = self.subwords
             assert subwords is not None  # parse refused it otherwise
-            return self.bag(*oov.subword_bags(missing, subwords), mode="mean")
+            ids, offsets = oov.subword_bags(missing, subwords)
+            counts = np.maximum(np.diff(offsets, append=len(ids)), 1)
+            # As fastText does: times the rounded reciprocal. A "mean" bag divides, which may differ in the last bit.
+            return self.bag(ids, offsets) * (1 / counts).astype(np.float32)[:, None]
         return np.stack([oov.ngram_vector(key, self._dim, self._typical_norm()) for key in missing])
 
     def _typical_norm(self) -> float:

@@ -21,7 +21,8 @@ MAX_CHUNKS_PER_SHARD = 1 << 16
 CHUNK_BYTES = 512 << 10
 SHARD_BYTES = 512 << 20
 MIN_CHUNK_BYTES = 4 << 10
-RESERVED_NAMES = frozenset({CHECKSUM_GROUP, KEYS_DIR, "zarr", "c", "overlay", "generations", "rerank"})
+SUBWORD_BUCKETS = "subword_buckets"
+RESERVED_NAMES = frozenset({CHECKSUM_GROUP, KEYS_DIR, SUBWORD_BUCKETS, "zarr", "c", "overlay", "generations", "rerank"})
 ARRAY_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 
@@ -129,6 +130,11 @@ def single_document(spec: ArraySpec) -> dict[str, Any]:
     """The `zarr.json` of a shared array: one chunk."""
     shape = spec.sizes()
     return _array_document(spec, shape, tuple(max(n, 1) for n in shape), [_bytes_codec(spec.itemsize)])
+
+
+def buckets_spec(kept: int) -> ArraySpec:
+    """The array of the buckets that a pruned fastText model kept; it lies beside the method's arrays."""
+    return ArraySpec(SUBWORD_BUCKETS, "uint32", (kept,), "shared")
 
 
 def checksum_spec(spec: ArraySpec, rows_per_chunk: int) -> ArraySpec:

@@ -167,6 +167,23 @@ def _array(check: _Check, value: object, field: str, num_rows: int) -> ArraySpec
     return spec
 
 
+def _pruned_subwords(check: _Check, value: object, num_rows: int, files: dict[str, dict[str, int]]) -> dict[str, int]:
+    item = check.mapping(value, "pruned_subwords")
+    found = {
+        f: check.integer(item.get(f), f"pruned_subwords.{f}", 0, 2**32 if f == "buckets" else 2**40)
+        for f in ("minn", "maxn", "buckets", "first_row", "kept")
+    }
+    if found["minn"] > found["maxn"] or not found["kept"] <= found["buckets"]:
+        check.fail("pruned_subwords", "minn <= maxn and kept <= buckets", found)
+    if found["first_row"] + found["kept"] > num_rows:
+        check.fail("pruned_subwords", f"rows below num_embeddings {num_rows}", found)
+    spec = layout.buckets_spec(found["kept"])
+    file = layout.single_file(spec.name, 1)
+    if spec.nbytes() and files.get(file, {}).get("nbytes") != spec.nbytes():
+        check.fail("checksums.files", f"{file} of {spec.nbytes()} bytes", files.get(file))
+    return found
+
+
 def validate(meta: dict[str, Any], name: str) -> Metadata:
     """Hold every field against the format; the only place that trusts nothing."""
     check = _Check(name)
@@ -271,6 +288,11 @@ def validate(meta: dict[str, Any], name: str) -> Metadata:
             check.fail("subwords", "minn <= maxn and buckets >= 1", subwords)
         if subwords["first_row"] + subwords["buckets"] > num_rows:
             check.fail("subwords", f"rows below num_embeddings {num_rows}", subwords)
+    pruned = meta.get("pruned_subwords")
+    if pruned is not None:
+        if subwords is not None:
+            check.fail("pruned_subwords", "null beside subwords", pruned)
+        subwords = _pruned_subwords(check, pruned, num_rows, files)
     return Metadata(
         raw=meta,
         shape=TableShape(num_rows, dim),

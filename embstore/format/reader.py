@@ -35,6 +35,7 @@ class StoredTable:
     shards : rows arrays by shard; `.start` is the id of the first row.
     shared : arrays of which the table has one copy.
     keys, subwords : metadata of the key index and of fastText's subword rows, or None.
+    subword_buckets : the buckets that a pruned fastText model kept, not checked yet; None for others.
     metadata : the whole `embstore` object of `zarr.json`.
     nbytes : bytes of all arrays, what a lookup needs; without keys, checksums and padding.
     """
@@ -52,17 +53,13 @@ class StoredTable:
     shared: dict[str, npt.NDArray[Any]] = field(repr=False)
     keys: dict[str, Any] | None
     subwords: dict[str, int] | None
+    subword_buckets: npt.NDArray[np.uint32] | None = field(repr=False)
     provenance: dict[str, Any]
     metadata: dict[str, Any] = field(repr=False)
 
     @property
     def nbytes(self) -> int:
         return sum(spec.nbytes() for spec in self.specs)
-
-    @property
-    def keys_nbytes(self) -> int:
-        """Bytes of the key files."""
-        return sum(entry["nbytes"] for entry in self.metadata["checksums"]["files"].values())
 
 
 def _map_python(path: str, nbytes: int) -> npt.NDArray[np.uint8]:
@@ -199,6 +196,11 @@ def open_table(path: str | os.PathLike[str], mmap: bool = True) -> StoredTable:
     parts: list[dict[str, Any]] = [{} for _ in range(num_shards if rows_specs else 0)]
     for spec in rows_specs:
         _map_rows(path, meta, spec, map_file, parts)
+    buckets = None
+    if meta.subwords is not None and "kept" in meta.subwords:
+        spec = layout.buckets_spec(meta.subwords["kept"])
+        check_document(path, spec.name, layout.single_document(spec))
+        buckets = _map_shared(path, spec, map_file)
     for file, entry in meta.files.items():
         check_size(f"{path}/{file}", entry["nbytes"], f"file {file!r}")
     return StoredTable(
@@ -215,6 +217,7 @@ def open_table(path: str | os.PathLike[str], mmap: bool = True) -> StoredTable:
         shared={s.name: _map_shared(path, s, map_file) for s in meta.specs if s.partition == "shared"},
         keys=meta.keys,
         subwords=meta.subwords,
+        subword_buckets=buckets,
         provenance=meta.provenance,
         metadata=meta.raw,
     )

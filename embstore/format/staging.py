@@ -13,25 +13,33 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
-from ..errors import BusyError, DestinationExistsError, StorageError
+from ..errors import BusyError, DestinationExistsError, EmbstoreError, StorageError
 from . import layout
 
 _RENAME_NOREPLACE, _RENAME_EXCHANGE, _AT_FDCWD = 1, 2, -100
 _JOB = "job.embstore"
+_CURES = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some of your quota",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
+    errno.EROFS: "choose a destination that can be written",
+}
 
 
 @contextlib.contextmanager
 def storing(path: str) -> Iterator[None]:
-    """Turn an `OSError` while writing into a `StorageError`."""
+    """Turn an `OSError` while writing the table at `path` into a `StorageError`."""
     try:
         yield
-    except (StorageError, DestinationExistsError, BusyError):
+    except EmbstoreError:
         raise
     except OSError as error:
-        cure = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check the path and permissions"
+        code = error.errno or errno.EIO
+        cure = _CURES.get(code, "check the path and permissions")
         raise StorageError(
-            f"writing table {os.path.basename(path)!r} failed ({error.strerror or error}); nothing was left at the "
-            f"destination; {cure} and run it again"
+            code,
+            f"table {path!r} could not be written ({os.strerror(code)}), so nothing was changed there; {cure} and run "
+            "it again",
         ) from error
 
 
@@ -51,7 +59,9 @@ def check_destination(path: str | os.PathLike[str], overwrite: bool) -> str:
     name = os.path.basename(path)
     if os.path.lexists(path):
         if not overwrite:
-            raise DestinationExistsError(f"{name!r} exists already; choose another destination or ask to overwrite")
+            raise DestinationExistsError(
+                f"{name or path!r} exists already; choose another destination or pass overwrite=True to replace a table"
+            )
         if os.path.islink(path) or not is_table(path):
             raise DestinationExistsError(
                 f"{name!r} exists and is not an embstore table, so it is not overwritten; remove it or choose another"

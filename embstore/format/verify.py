@@ -62,6 +62,10 @@ def verify(table: str | os.PathLike[str] | StoredTable) -> list[Fault]:
         elif spec.nbytes():
             file = layout.single_file(spec.name, len(spec.shape))
             faults += _file(path, file, spec.name, spec.nbytes(), meta.shared_crc[spec.name])
+    if meta.subwords is not None and "kept" in meta.subwords:
+        buckets = layout.buckets_spec(meta.subwords["kept"])
+        document = layout.single_document(buckets)
+        faults += _guard(buckets.name, lambda: check_document(path, buckets.name, document))
     for file, entry in meta.files.items():
         faults += _file(path, file, file, entry["nbytes"], entry["crc32c"])
     return faults

@@ -156,7 +156,13 @@ class TableWriter:
         return done
 
     def _start_over(self) -> None:
-        for name in (_PROGRESS, layout.CHECKSUM_GROUP, layout.KEYS_DIR, *(s.name for s in self.specs)):
+        for name in (
+            _PROGRESS,
+            layout.CHECKSUM_GROUP,
+            layout.KEYS_DIR,
+            layout.SUBWORD_BUCKETS,
+            *(s.name for s in self.specs),
+        ):
             shutil.rmtree(self._staging.file(name), ignore_errors=True)
         for rows_file in self._rows.values():
             rows_file.crcs[:] = 0
@@ -260,9 +266,19 @@ class TableWriter:
                 self._record(f"{layout.KEYS_DIR}/{name}")
         self._keys = dict(meta)
 
-    def set_subwords(self, meta: Mapping[str, int]) -> None:
-        """fastText's subword rows: minn, maxn, buckets, first_row."""
+    def set_subwords(self, meta: Mapping[str, int], kept: npt.NDArray[Any] | None = None) -> None:
+        """fastText's subword rows: minn, maxn, buckets, first_row; the buckets that a pruned model kept, ascending."""
         self._subwords = dict(meta)
+        if kept is None:
+            return
+        self._subwords["kept"] = len(kept)
+        spec = layout.buckets_spec(len(kept))
+        with storing(self.path):
+            self._document(spec.name, layout.single_document(spec))
+            if len(kept):
+                file = layout.single_file(spec.name, 1)
+                self._staging.write(file, kept.astype("<u4"))
+                self._record(file)
 
     # The end --------------------------------------------------------------------------------------------------
 
@@ -315,13 +331,15 @@ class TableWriter:
             "rows_per_shard": self.rows_per_shard,
             "rows_per_chunk": self.rows_per_chunk,
         }
+        pruned = self._subwords is not None and "kept" in self._subwords
         meta: dict[str, Any] = {
             "format_version": layout.FORMAT_VERSION,
             "shape": {"num_embeddings": n, "embedding_dim": self.shape.embedding_dim},
             "generations": [generation],
             "transforms": self._transforms,
             "keys": self._keys,
-            "subwords": self._subwords,
+            "subwords": None if pruned else self._subwords,
+            **({"pruned_subwords": self._subwords} if pruned else {}),
             "requires": ["transforms"] if self._transforms else [],
             "checksums": {"algorithm": "crc32c", "shared": self._shared, "rows": rows_crc, "files": self._files},
             "provenance": {"software": f"embstore {__version__}"} | provenance,

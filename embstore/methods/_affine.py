@@ -49,7 +49,9 @@ class AffineMethod(RowMethod):
     def __post_init__(self) -> None:
         check_block_size(self.id, self.block_size, multiple=max(1, 8 // self.bits))
         if self.scale_dtype not in ("float16", "float32"):
-            raise ConfigError(f"scale_dtype of {self.id} must be 'float16' or 'float32', found {self.scale_dtype!r}")
+            raise ConfigError(
+                f"scale_dtype of {self.id} must be 'float16' or 'float32', found {self.scale_dtype!r}; choose one"
+            )
         if self.range not in ("lse", "minmax"):
             raise ConfigError(f"range of {self.id} must be 'lse' or 'minmax', found {self.range!r}")
         if not isinstance(self.symmetric, bool):
@@ -87,8 +89,8 @@ class AffineMethod(RowMethod):
         fitting = [(cost, o) for cost, o in zip(costs, options, strict=True) if cost <= nbytes]
         if not fitting:
             raise BudgetError(
-                f"{self.id} needs at least {min(costs):,} bytes for {shape}, found a budget of {nbytes:,}; "
-                "raise it or take a smaller method"
+                f"method {self.id!r} needs at least {min(costs):,} bytes for {shape.num_embeddings:,} x "
+                f"{shape.embedding_dim}, found a budget of {nbytes:,}; raise it or choose a smaller method"
             )
         return max(fitting, key=lambda pair: pair[0])[1]
 

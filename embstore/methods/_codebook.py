@@ -37,7 +37,8 @@ class CodebookMethod(RowMethod):
         check_block_size(self.id, self.block_size, multiple=8 // self.bits)
         if self.scale_dtype not in self.scale_dtypes:
             raise ConfigError(
-                f"scale_dtype of {self.id} must be one of {', '.join(self.scale_dtypes)}, found {self.scale_dtype!r}"
+                f"scale_dtype of {self.id} must be one of {', '.join(self.scale_dtypes)}, found {self.scale_dtype!r}; "
+                "choose one"
             )
 
     @classmethod

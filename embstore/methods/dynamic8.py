@@ -17,7 +17,7 @@ from ._codebook import F32, CodebookMethod
 
 @dataclass(frozen=True)
 class Dynamic8(CodebookMethod):
-    """8-bit dynamic code with a scale per block of `block_size` values (None: the row).
+    """8-bit codes that are finer near zero, a scale per row or block.
 
     Parameters
     ----------

@@ -150,7 +150,7 @@ def pick(name: str, what: str, shapes: Mapping[str, Sequence[object]], wanted: s
         return fitting[0]
     if not fitting:
         raise bad(name, f"a {ndim}-D {what}", listing(list(shapes)) or "none", "check that it holds embeddings")
-    raise bad(name, f"one 2-D {what}", f"{len(fitting)}: {listing(fitting)}", "choose one by name")
+    raise bad(name, f"one 2-D {what}", f"{len(fitting)}: {listing(fitting)}", f'pass name="{fitting[0]}" for one')
 
 
 def missing(package: str, extra: str) -> MissingDependencyError:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Self
 
+import numpy as np
 import numpy.typing as npt
 
 from ..arrays import TableShape
@@ -31,15 +32,32 @@ class Chunk:
 class Subwords:
     """fastText's subword buckets, kept as the last rows of a table.
 
-    An out-of-vocabulary word is the mean of the rows `first_row + h` over its character n-grams of
-    `minn` to `maxn` characters of "<word>", `h` = 32-bit FNV-1a of the n-gram's UTF-8 (bytes taken as signed), modulo
-    `buckets`.
+    An out-of-vocabulary word is the mean of the rows of its character n-grams, those of `minn` to `maxn` characters
+    of "<word>". The bucket of one is `h`, the 32-bit FNV-1a of its UTF-8 (bytes taken as signed), modulo `buckets`;
+    its row is `first_row + h`. Of a pruned model `kept` has the buckets that are left, ascending: the row is
+    `first_row + i` where `kept[i] == h`, and an n-gram without a row does not count.
     """
 
     minn: int
     maxn: int
     buckets: int
     first_row: int
+    # Left out of comparisons, which arrays do not have.
+    kept: npt.NDArray[Any] | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def rows(self) -> int:
+        """Rows that the buckets take."""
+        return self.buckets if self.kept is None else len(self.kept)
+
+    def find(self, buckets: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+        """Which buckets have a row, and the place of each among the `rows`."""
+        if self.kept is None:
+            return np.ones(len(buckets), bool), buckets
+        places = np.searchsorted(self.kept, buckets)
+        known = places < len(self.kept)
+        known[known] = self.kept[places[known]] == buckets[known]
+        return known, places
 
 
 class RowSource(Protocol):

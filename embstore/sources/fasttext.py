@@ -22,8 +22,6 @@ SUPERVISED = 3
 GATHER_BYTES = 1 << 25
 EOS = b"</s>"
 
-Pruned = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
-
 
 @dataclass(frozen=True, slots=True)
 class Args:
@@ -103,8 +101,8 @@ class Words:
 class SubwordSource(BaseSource):
     """Words first, each the mean of its own row and its n-grams' buckets; then the buckets themselves.
 
-    `matrix` holds the words' own rows, then the buckets. The buckets of a pruned model are not kept: they are
-    addressed through an index a table does not have.
+    `matrix` holds the words' own rows, then the buckets. Of a pruned model it has those in `subwords.kept` only, in an
+    order of its own: the place of each is in `places`.
     """
 
     def __init__(
@@ -116,18 +114,19 @@ class SubwordSource(BaseSource):
         matrix: Matrix,
         subwords: Subwords,
         *,
-        pruned: Pruned | None = None,
+        places: npt.NDArray[np.int64] | None = None,
         whole: bytes | None = EOS,
     ) -> None:
-        keep = bool(subwords.maxn and subwords.buckets and pruned is None)
+        keep = bool(subwords.maxn and subwords.buckets)
         dtype = "product-quantized" if matrix.quantized else "float32"
-        shape = table_shape(name, words.count + (subwords.buckets if keep else 0), matrix.dims)
+        shape = table_shape(name, words.count + (subwords.rows if keep else 0), matrix.dims)
         super().__init__(name, format, shape, dtype, fingerprint, words)
         if keep:
             self.subwords = subwords
         self._matrix = matrix
         self._words = words
-        self._pruned = pruned
+        self._buckets = subwords
+        self._places = places
         self._whole = whole
         self.on_close: Callable[[], object] | None = None
         self._ngrams = (subwords.minn, subwords.maxn, subwords.buckets if subwords.maxn else 0)
@@ -145,9 +144,12 @@ class SubwordSource(BaseSource):
                 self._word_vectors(lo, hi, rows[lo - at : hi - at], per_gather)
             for lo in range(max(at, words), stop, per_gather):
                 hi = min(lo + per_gather, stop)
-                rows[lo - at : hi - at] = self._matrix.gather(np.arange(lo, hi))
+                rows[lo - at : hi - at] = self._matrix.gather(self._bucket_rows(np.arange(lo, hi) - words))
             self._matrix.drop()
             yield rows, None
+
+    def _bucket_rows(self, place: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        return self._words.count + (place if self._places is None else self._places[place])
 
     def _word_vectors(self, start: int, stop: int, out: FloatRows, per_gather: int) -> None:
         own = np.arange(start, stop)
@@ -155,17 +157,15 @@ class SubwordSource(BaseSource):
             out[:] = self._matrix.gather(own)
             return
         owner, bucket = ngram_buckets(self._words.slice(start, stop), *self._ngrams, whole=self._whole)
-        if self._pruned is not None:
-            place = np.minimum(np.searchsorted(self._pruned[0], bucket), max(0, len(self._pruned[0]) - 1))
-            kept = self._pruned[0][place] == bucket if len(self._pruned[0]) else np.zeros(len(bucket), bool)
-            owner, bucket = owner[kept], self._pruned[1][place[kept]]
+        known, place = self._buckets.find(bucket)
+        owner, place = owner[known], place[known]
         counts = np.bincount(owner, minlength=stop - start) + 1
         begins = np.cumsum(counts) - counts
         ids = np.empty(int(counts.sum()), np.int64)
         ids[begins] = own
         rest = np.ones(len(ids), bool)
         rest[begins] = False
-        ids[rest] = bucket + self._words.count
+        ids[rest] = self._bucket_rows(place)
         scale = (1.0 / counts).astype(np.float32)
         lo = 0
         while lo < len(counts):
@@ -238,13 +238,14 @@ def open_fasttext(reader: FileReader) -> BaseSource:
     if not args.plausible:
         raise bad(reader.name, "sane fastText arguments", args, "get the file again")
     words, pruned = _read_dictionary(reader, cursor, version)
+    kept, places = (None, None) if pruned is None else _pruning(reader, pruned, args.bucket)
     quantized = bool(cursor.read(1)[0]) if version else False
     matrix = read_matrix(cursor, quantized)
     quantized = bool(cursor.read(1)[0]) and quantized if version else False
     read_matrix(cursor, quantized)
     if cursor.offset != reader.size:
         raise bad(reader.name, f"{cursor.offset} bytes as its counts say", reader.size, "get the file again")
-    rows = words.count + (args.bucket if pruned is None else len(pruned[0]))
+    rows = words.count + (args.bucket if kept is None else len(kept))
     if matrix.dims != args.dim or matrix.rows != rows:
         raise bad(reader.name, f"a {rows} x {args.dim} matrix", f"{matrix.rows} x {matrix.dims}", "get the file again")
     # Supervised models had no character n-grams before version 12.
@@ -255,8 +256,8 @@ def open_fasttext(reader: FileReader) -> BaseSource:
         reader.fingerprint,
         words,
         matrix,
-        Subwords(args.minn, maxn, args.bucket, words.count),
-        pruned=pruned,
+        Subwords(args.minn, maxn, args.bucket, words.count, kept),
+        places=places,
         # Before the magic number, the end of sentence had n-grams like any word.
         whole=EOS if version else None,
     )
@@ -264,8 +265,8 @@ def open_fasttext(reader: FileReader) -> BaseSource:
     return source
 
 
-def _read_dictionary(reader: FileReader, cursor: Cursor, version: int) -> tuple[Words, Pruned | None]:
-    """The words, and the index of a pruned model: its buckets sorted, and their rows."""
+def _read_dictionary(reader: FileReader, cursor: Cursor, version: int) -> tuple[Words, npt.NDArray[np.int64] | None]:
+    """The words, and the (bucket, place) pairs of a pruned model."""
     size, nwords, nlabels, _ = struct.unpack("<3iq", cursor.read(20))
     pruned = struct.unpack("<q", cursor.read(8))[0] if version else -1
     if min(size, nwords, nlabels) < 0 or size != nwords + nlabels:
@@ -290,8 +291,16 @@ def _read_dictionary(reader: FileReader, cursor: Cursor, version: int) -> tuple[
     words = Words(reader.name, bytes(text), ends, reader.fingerprint)
     if pruned < 0:
         return words, None
-    pairs = np.frombuffer(cursor.read(8 * pruned), "<i4").reshape(-1, 2).astype(np.int64)
-    order = np.argsort(pairs[:, 0])
-    if pruned and not (pairs[:, 1].min() >= 0 and pairs[:, 1].max() < pruned):
-        raise bad(reader.name, f"pruned buckets below {pruned}", int(pairs[:, 1].max()), "get the file again")
-    return words, (pairs[order, 0], pairs[order, 1])
+    return words, np.frombuffer(cursor.read(8 * pruned), "<i4").reshape(-1, 2).astype(np.int64)
+
+
+def _pruning(
+    reader: FileReader, pairs: npt.NDArray[np.int64], buckets: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The buckets that a pruned model keeps, ascending, and the place of each in its matrix."""
+    kept, places = pairs[np.argsort(pairs[:, 0])].T
+    if len(kept) and not (kept[0] >= 0 and kept[-1] < buckets and (np.diff(kept) > 0).all()):
+        raise bad(reader.name, f"different pruned buckets below {buckets}", "others", "get the file again")
+    if len(places) and not (places.min() >= 0 and places.max() < len(kept)):
+        raise bad(reader.name, f"pruned buckets below {len(kept)}", int(places.max()), "get the file again")
+    return kept, places

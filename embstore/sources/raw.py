@@ -16,12 +16,14 @@ from ._source import BaseSource, MatrixSource
 def open_raw(reader: FileReader, dtype: Any, shape: Sequence[int] | None) -> BaseSource:
     """Rows of `dtype` in C order; one size of `shape` may be -1."""
     if dtype is None or shape is None or len(shape) != 2:
-        raise ConfigError("a raw source needs dtype and a shape of (rows, dims), found one of them missing; give both")
+        raise ConfigError(
+            f"a raw source needs dtype and shape (rows, dims), found dtype {dtype!r} and shape {shape!r}; give both"
+        )
     half = str(dtype) in ("bfloat16", "bf16")
     try:
         stored = np.dtype("<u2" if half else dtype)
     except TypeError:
-        raise ConfigError(f"dtype must be one numpy knows or 'bfloat16', found {dtype!r}") from None
+        raise ConfigError(f"dtype must be one numpy knows or 'bfloat16', found {dtype!r}; correct it") from None
     rows, dims = int(shape[0]), int(shape[1])
     unit = stored.itemsize
     if rows < 0 and dims > 0:

@@ -61,7 +61,12 @@ def open_zarr(path: Any, name: str | None, key_column: str | None, fingerprint: 
         arrays = {node.basename or path.name: node}
     else:
         if "embstore" in node.attrs:
-            raise bad(path.name, "embeddings to compress", "an embstore table", "open it with embstore.open")
+            raise bad(
+                path.name,
+                "embeddings to compress",
+                "an embstore table",
+                "compress the source it was made from, or export it first",
+            )
         try:
             arrays = dict(_arrays(node, ""))
         except Exception as error:

@@ -55,7 +55,7 @@ def test_values_come_back(tmp_path: Path, values: np.ndarray) -> None:
 
 def test_budget_floor_is_named(tmp_path: Path, values: np.ndarray) -> None:
     compress(ArraySource(values), tmp_path / "t", Toy(), budget=5000 * 24)
-    with pytest.raises(BudgetError, match="needs 120000 bytes"):
+    with pytest.raises(BudgetError, match="needs 120,000 bytes"):
         compress(ArraySource(values), tmp_path / "u", Toy(), budget=5000 * 24 - 1)
     assert os.listdir(tmp_path) == ["t"]
 

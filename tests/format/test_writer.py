@@ -89,7 +89,7 @@ def test_full_disk(tmp_path: Path, small_blocks: None, monkeypatch: pytest.Monke
 
     monkeypatch.setattr("embstore.format.staging.write_all", write)
     monkeypatch.setattr("embstore.format.writer.write_all", write)
-    with pytest.raises(StorageError, match=r"'t' failed \(No space left on device\).*free some space"):
+    with pytest.raises(StorageError, match=r"t' could not be written \(No space left on device\).*free some space"):
         make(tmp_path / "t", job="j")
     assert os.listdir(tmp_path) == []
     monkeypatch.undo()

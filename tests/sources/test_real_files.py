@@ -39,7 +39,11 @@ def test_fasttext_bin_is_what_fasttext_says(data, read, name):
     source = open_source(path)
     if source.subwords is not None:
         first = source.subwords.first_row
-        np.testing.assert_array_equal(rows[first:], input_rows(model, first, len(rows)))
+        stored = input_rows(model, first, len(rows))
+        if source.subwords.kept is None:
+            np.testing.assert_array_equal(rows[first:], stored)
+        else:  # by bucket here, in any order there
+            assert sorted(map(bytes, rows[first:])) == sorted(map(bytes, stored))
 
 
 def vector(model, word):
