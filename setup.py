@@ -101,10 +101,12 @@ class BuildExt(build_ext):
 
     def compile(self, source, name, command, headers):
         """The object of one file, made again if older than the file or a header, or if another command made it."""
-        # Without the include paths: pip builds in a new temporary directory each time.
-        made_by = hashlib.sha256(shlex.join([self.binding, *command]).encode()).hexdigest()[:12]
-        target = Path(self.build_temp, f"{name}-{made_by}", source.relative_to(source.anchor)).with_suffix(".o")
-        if not self.force and not newer_group([source, *headers], target):
+        # Not in build_temp, and without the include paths: both are new ones for each run of pip.
+        made_by = shlex.join([sys.implementation.cache_tag, self.binding, *command])
+        folder = Path("build", "objects", f"{name}-{hashlib.sha256(made_by.encode()).hexdigest()[:12]}")
+        ours = not source.is_absolute()  # what is not is a file of nanobind, which its version stands for
+        target = folder / (source if ours else Path(source.name)).with_suffix(".o")
+        if not self.force and not newer_group([source, *headers] if ours else [], target):
             return str(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         print(f"{source} for {name}", flush=True)
