@@ -50,14 +50,17 @@ class ArraySpec:
     dtype : one of `DTYPES`; stored little endian.
     shape : sizes; a `rows` array has `num_embeddings` as its first. A string is a free dimension
         whose size depends on the data.
-    partition : `rows` (axis 0 is the row id, cut into shards), `shared` (one copy for the table) or
-        `ragged` (flat values, addressed through a `rows` array of starts).
+    partition : `rows` (axis 0 is the row id, cut into shards), `shared` (one copy for the table, made by `fit`) or
+        `ragged` (one copy too, but made row by row: `encode` gives the next items, axis 0 is a free dimension).
+    starts : of a ragged array, the rows array that says where a row's items begin. `encode` counts from the first row
+        it was given, the writer from the first of the table.
     """
 
     name: str
     dtype: str
     shape: tuple[int | str, ...]
     partition: Partition
+    starts: str = ""
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
@@ -66,6 +69,8 @@ class ArraySpec:
             raise ShapeError(f"array {self.name!r} must have a dtype of {', '.join(DTYPES)}, found {self.dtype!r}")
         if self.partition == "rows" and (not self.shape or isinstance(self.shape[0], str)):
             raise ShapeError(f"rows array {self.name!r} must have num_embeddings as its first size, found {self.shape}")
+        if self.partition == "ragged" and (not self.shape or not isinstance(self.shape[0], str)):
+            raise ShapeError(f"ragged array {self.name!r} must have a free dimension first, found {self.shape}")
 
     @property
     def itemsize(self) -> int:
@@ -118,17 +123,19 @@ def check(
 ) -> dict[str, int]:
     """Hold `arrays` against the specs of one partition; `rows` is the expected first size of `rows` arrays.
 
+    Ragged arrays count as `rows`: `encode` makes both.
+
     Returns the sizes of free dimensions. Raises `ShapeError` naming the first array that differs.
     """
     free: dict[str, int] = {}
-    expected = {s.name: s for s in specs if s.partition == partition}
+    expected = {s.name: s for s in specs if (s.partition == "shared") == (partition == "shared")}
     if set(arrays) != set(expected):
         raise ShapeError(
             f"{partition} arrays must be {sorted(expected)}, found {sorted(arrays)}; return what layout names"
         )
     for name, spec in expected.items():
         array = arrays[name]
-        want = spec.shape if rows is None or partition != "rows" else (rows, *spec.shape[1:])
+        want = spec.shape if rows is None or spec.partition != "rows" else (rows, *spec.shape[1:])
         same = array.ndim == len(want) and all(
             free.setdefault(w, n) == n if isinstance(w, str) else w == n for w, n in zip(want, array.shape, strict=True)
         )
@@ -140,11 +147,16 @@ def check(
 
 
 def fits(layout: tuple[ArraySpec, ...], stored: tuple[ArraySpec, ...]) -> bool:
-    """Whether stored arrays are those of a layout, a free dimension being of one size wherever it is named."""
+    """Whether stored arrays are those of a layout, a free dimension being of one size wherever it is named.
+
+    A ragged array is stored as a shared one: how it was made no longer matters.
+    """
     free: dict[str, int | str] = {}
 
     def same(a: ArraySpec, b: ArraySpec) -> bool:
-        if (a.name, a.dtype, a.partition, len(a.shape)) != (b.name, b.dtype, b.partition, len(b.shape)):
+        if (a.name, a.dtype, len(a.shape)) != (b.name, b.dtype, len(b.shape)):
+            return False
+        if (a.partition == "rows") != (b.partition == "rows"):
             return False
         pairs = zip(a.shape, b.shape, strict=True)
         return all(free.setdefault(x, y) == y if isinstance(x, str) else x == y for x, y in pairs)

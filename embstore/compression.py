@@ -276,7 +276,7 @@ def _write(
         overwrite=overwrite, job=hashlib.sha256(job).hexdigest(),
     ) as writer, contextlib.ExitStack() as stack:  # fmt: skip
         shared = method.fit(_FitRows(source, max_rows, check), np.random.default_rng(seed))
-        writer.write_shared(shared)
+        writer.write_shared({name: array for name, array in shared.items() if not name.startswith("_")})
         encode: Callable[..., dict[str, npt.NDArray[Any]]] = kernels.encoder(method)
         key_writer = None
         if with_keys and source.key_type is not None:
@@ -292,11 +292,15 @@ def _write(
         done = start = 0 if key_writer is not None else resume
 
         def encode_rows(chunk: Chunk) -> None:
-            skip = max(resume - chunk.start, 0)
-            rows, first = chunk.rows[skip:], chunk.start + skip
-            encoded = encode(shared, np.arange(first, first + len(rows), dtype=np.int64), rows)
-            method.check_encoded(encoded, rows, first)
-            write.put(encoded)
+            first, end = max(resume, chunk.start), chunk.start + len(chunk.rows)
+            while first < end:
+                # The writer takes ragged arrays a shard at a time.
+                last = min(end, (first // writer.rows_per_shard + 1) * writer.rows_per_shard)
+                rows = chunk.rows[first - chunk.start : last - chunk.start]
+                encoded = encode(shared, np.arange(first, last, dtype=np.int64), rows)
+                method.check_encoded(encoded, rows, first)
+                write.put(encoded)
+                first = last
 
         # Reading, encoding and writing overlap; sources stay on this thread, where SQLite wants them.
         with _Pump(writer.append) as write, _Pump(encode_rows, depth=1) as encoding:

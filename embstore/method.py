@@ -115,7 +115,7 @@ class RowMethod(Configured):
         """The numpy reference: decode rows `ids` (global; `arrays.start` is the first row) into float32 `out`."""
 
     def fit(self, source: Rows, rng: np.random.Generator) -> Named:
-        """The shared arrays; none by default."""
+        """The shared arrays; none by default. What `encode` needs beside them has a name with an underscore first."""
         return {}
 
     def check_encoded(self, encoded: Named, rows: FloatRows, first_row: int) -> None:

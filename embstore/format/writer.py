@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import shutil
 import zlib
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,33 +18,11 @@ from .. import __version__, arrays
 from ..arrays import ArraySpec, TableShape
 from ..errors import ConfigError, ShapeError
 from . import layout, metadata
-from .staging import Staging, check_destination, start_writeback, storing, write_all
+from .staging import Staging, check_destination, storing, write_all
+from .streams import RaggedFile, RowsFile
 from .verify import file_crc
 
-_WRITEBACK = 8 << 20
 _PROGRESS = "progress.embstore"
-
-
-class _RowsFile:
-    """One rows array: its current shard file and the running checksum of its current block."""
-
-    def __init__(self, spec: ArraySpec, blocks: int) -> None:
-        self.spec = spec
-        self.crcs = np.zeros(blocks, "<u4")
-        self.stream: BinaryIO | None = None
-        self.written = 0
-        self.flushed = 0
-
-    def write(self, data: npt.NDArray[np.uint8], block: int) -> None:
-        import google_crc32c
-
-        assert self.stream is not None
-        self.crcs[block] = google_crc32c.extend(int(self.crcs[block]), data)
-        write_all(self.stream, data)
-        self.written += data.nbytes
-        if self.written - self.flushed >= _WRITEBACK:
-            start_writeback(self.stream.fileno(), self.flushed, self.written - self.flushed)
-            self.flushed = self.written
 
 
 class TableWriter:
@@ -82,7 +61,8 @@ class TableWriter:
         rows = [s for s in specs if s.partition == "rows"]
         self.rows_per_shard, self.rows_per_chunk = layout.geometry(shape.num_embeddings, [s.row_nbytes for s in rows])
         blocks = layout.chunks_of(shape.num_embeddings, self.rows_per_chunk)
-        self._rows = {s.name: _RowsFile(s, blocks) for s in rows}
+        self._rows = {s.name: RowsFile(s, blocks) for s in rows}
+        self._ragged = {s.name: RaggedFile(s) for s in specs if s.partition == "ragged"}
         self._next = 0
         self._keys: dict[str, Any] | None = None
         self._subwords: dict[str, int] | None = None
@@ -114,8 +94,6 @@ class TableWriter:
                 raise ConfigError(
                     f"array name {spec.name!r} must be an ASCII identifier that is not reserved; rename it"
                 )
-            if spec.partition == "ragged":
-                raise ConfigError(f"array {spec.name!r} is ragged, which format version 1 does not store; use rows")
             if spec.partition == "rows":
                 if any(isinstance(s, str) for s in spec.shape) or spec.row_nbytes < 1:
                     raise ConfigError(f"rows array {spec.name!r} must have sizes known in advance, found {spec.shape}")
@@ -141,7 +119,11 @@ class TableWriter:
                 with open(self._staging.file(self._progress_file(shard)), "rb") as file:
                     data = file.read()
                 body = np.frombuffer(data, "<u4")
-                if len(body) != present * len(self._rows) + 1 or zlib.crc32(data[:-4]) != body[-1]:
+                blocks = present * len(self._rows)
+                if len(body) != blocks + 3 * len(self._ragged) + 1 or zlib.crc32(data[:-4]) != body[-1]:
+                    break
+                states = [data[4 * (blocks + 3 * k) :][:12] for k in range(len(self._ragged))]
+                if not all(self._holds(r, s) for r, s in zip(self._ragged.values(), states, strict=True)):
                     break
                 for k, (name, rows_file) in enumerate(self._rows.items()):
                     spec = rows_file.spec
@@ -150,6 +132,8 @@ class TableWriter:
                     if os.stat(self._staging.file(layout.shard_file(name, shard, len(spec.shape)))).st_size != size:
                         return done
                     rows_file.crcs[first : first + present] = body[k * present : (k + 1) * present]
+                for ragged, state in zip(self._ragged.values(), states, strict=True):
+                    ragged.resume(state)
             except (OSError, ValueError):
                 break
             done += rows
@@ -166,14 +150,26 @@ class TableWriter:
             shutil.rmtree(self._staging.file(name), ignore_errors=True)
         for rows_file in self._rows.values():
             rows_file.crcs[:] = 0
+        for ragged in self._ragged.values():
+            ragged.resume(bytes(12))
         self._next = 0
+
+    def _ragged_path(self, ragged: RaggedFile) -> str:
+        return self._staging.file(layout.single_file(ragged.spec.name, len(ragged.spec.shape)))
+
+    def _holds(self, ragged: RaggedFile, state: bytes) -> bool:
+        """Whether the file of an earlier run has all that `state` speaks of."""
+        path = self._ragged_path(ragged)
+        return ragged.nbytes(state) <= (os.stat(path).st_size if os.path.exists(path) else 0)
 
     # Content --------------------------------------------------------------------------------------------------
 
     def write_shared(self, shared: Mapping[str, npt.NDArray[Any]]) -> None:
         """Write every shared array. Rows of an earlier run that had other shared arrays are dropped."""
         free = arrays.check(self.specs, dict(shared), partition="shared")
-        self.specs = tuple(ArraySpec(s.name, s.dtype, s.sizes(**free), s.partition) for s in self.specs)
+        self.specs = tuple(
+            s if s.partition == "ragged" else dataclasses.replace(s, shape=s.sizes(**free)) for s in self.specs
+        )
         data = {n: np.ascontiguousarray(a, np.dtype(a.dtype).newbyteorder("<")) for n, a in shared.items()}
         crcs = {n: _crc(a.reshape(-1).view(np.uint8)) for n, a in data.items()}
         with storing(self.path):
@@ -193,9 +189,16 @@ class TableWriter:
             return -1
 
     def append(self, rows: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Append rows of every rows array, in row order."""
-        count = len(next(iter(rows.values()))) if rows else 0
+        """Append rows of every rows array, in row order, and the items of ragged ones.
+
+        With ragged arrays the rows must lie in one shard, so that an interrupted run knows how far their items go.
+        """
+        count = len(rows[next(iter(self._rows))]) if self._rows else 0
         arrays.check(self.specs, dict(rows), partition="rows", rows=count)
+        if self._ragged:
+            if count and self._next // self.rows_per_shard != (self._next + count - 1) // self.rows_per_shard:
+                raise ShapeError(f"rows from {self._next} must lie in one shard, found {count}; append them in parts")
+            rows = self._append_ragged(rows)
         if self._next + count > self.shape.num_embeddings:
             raise ShapeError(f"the table has {self.shape.num_embeddings} rows, found at least {self._next + count}")
         data = {n: np.ascontiguousarray(a, np.dtype(a.dtype).newbyteorder("<")) for n, a in rows.items()}
@@ -211,6 +214,25 @@ class TableWriter:
                 at, self._next = at + step, self._next + step
                 if self._next % self.rows_per_shard == 0 or self._next == self.shape.num_embeddings:
                     self._close_shard()
+
+    def _append_ragged(self, rows: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        """Write the items of ragged arrays; the rows arrays, their starts counted from the table's first row."""
+        left = dict(rows)
+        with storing(self.path):
+            for name, ragged in self._ragged.items():
+                starts, base = ragged.spec.starts, ragged.count
+                if starts:
+                    top = int(np.iinfo(rows[starts].dtype).max)
+                    if base + int(rows[starts].max(initial=0)) > top:
+                        raise ConfigError(
+                            f"array {starts!r} must hold starts up to {top}, found more; use a wider dtype"
+                        )
+                    left[starts] = rows[starts] + rows[starts].dtype.type(base)
+                data = left.pop(name)
+                if len(data):
+                    data = np.ascontiguousarray(data, np.dtype(data.dtype).newbyteorder("<"))
+                    ragged.write(data, self._ragged_path(ragged))
+        return left
 
     def _open_shard(self, shard: int) -> None:
         for name, rows_file in self._rows.items():
@@ -238,6 +260,10 @@ class TableWriter:
             stream.close()
             rows_file.stream = None
             record += rows_file.crcs[first : first + present].tobytes()
+        for ragged in self._ragged.values():
+            if ragged.stream is not None:
+                os.fsync(ragged.stream.fileno())
+            record += ragged.state()
         self._staging.write(self._progress_file(shard), record + zlib.crc32(record).to_bytes(4, "little"))
 
     def add_file(self, name: str, source: str | os.PathLike[str] | bytes) -> None:
@@ -288,6 +314,7 @@ class TableWriter:
             raise ShapeError(f"the table has {self.shape.num_embeddings} rows, found {self._next} when it was finished")
         if self._shared is None:
             self.write_shared({})
+        self._finish_ragged()
         with storing(self.path):
             rows_crc = self._write_documents()
             meta = self._metadata(rows_crc, dict(provenance or {}))
@@ -296,6 +323,17 @@ class TableWriter:
             self._staging.write(layout.GROUP_FILE, layout.document(group))
             shutil.rmtree(self._staging.file(_PROGRESS), ignore_errors=True)
             self._staging.publish(self.overwrite)
+
+    def _finish_ragged(self) -> None:
+        """From here on a ragged array is a shared one, of the size it has."""
+        assert self._shared is not None
+        self._close_streams()
+        sizes = {name: ragged.count for name, ragged in self._ragged.items()}
+        self._shared |= {name: ragged.crc for name, ragged in self._ragged.items()}
+        self.specs = tuple(
+            ArraySpec(s.name, s.dtype, (sizes[s.name], *s.shape[1:]), "shared") if s.name in sizes else s
+            for s in self.specs
+        )
 
     def _write_documents(self) -> dict[str, int]:
         rows_crc = {}
@@ -361,10 +399,11 @@ class TableWriter:
         self._staging.discard()
 
     def _close_streams(self) -> None:
-        for rows_file in self._rows.values():
-            if rows_file.stream is not None:
-                rows_file.stream.close()
-                rows_file.stream = None
+        files: list[RowsFile | RaggedFile] = [*self._rows.values(), *self._ragged.values()]
+        for file in files:
+            if file.stream is not None:
+                file.stream.close()
+                file.stream = None
 
     def __enter__(self) -> Self:
         return self
