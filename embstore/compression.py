@@ -78,7 +78,7 @@ def choose(method: str | Method, shape: TableShape, budget: Budget | None, confi
         sized: Method = chosen.for_budget(shape, limit).resolve(shape)  # type: ignore[attr-defined]
         asked, taken = chosen.resolve(shape).config(), sized.config()
         for name, value in config.items():
-            if taken[name] != asked[name]:
+            if name in taken and taken[name] != asked[name]:
                 raise ConfigError(
                     f"{name} of method {chosen.id!r} is chosen by the budget, which wants {taken[name]!r}, found "
                     f"{value!r} asked for too; drop one of the two"

@@ -92,7 +92,9 @@ class Pipeline:
         resolved = dataclasses.replace(self, method=registry.get("float32")()).resolve(shape)
         taken = nbytes(resolved, shape) - nbytes(resolved.method, resolved.code_shape(shape))
         if taken >= nbytes_:
-            raise BudgetError(f"the transforms of {self} alone need {taken:,} bytes, the budget is {nbytes_:,}")
+            raise BudgetError(
+                f"the transforms of {self} alone need {taken:,} bytes, found a budget of {nbytes_:,}; raise it"
+            )
         if not isinstance(self.method, Sized):
             raise ConfigError(f"method {self.id!r} has no sizes to choose from; give its config instead of a budget")
         chosen = self.method.for_budget(resolved.code_shape(shape), nbytes_ - taken)

@@ -72,6 +72,9 @@ def test_a_field_that_the_budget_chooses_is_not_dropped_silently(tmp_path: Path,
     # One that agrees, or that a budget does not choose, may stand.
     table = embstore.compress(rows, tmp_path / "t", "int4", budget="64MB", block_size=16, symmetric=True)
     assert "block_size=16, symmetric=True" in repr(table.method)
+    # A field of a transform is not the budget's either.
+    table = embstore.compress(rows, tmp_path / "u", "truncate,int4", budget="64MB", dim=32)
+    assert table.embedding_dim == 32
 
 
 @pytest.mark.parametrize("keys", [["a", "b", "a", "c", "b", "a"], np.array([7, 8, 7, 9, 8, 7])])
