@@ -228,13 +228,14 @@ def compress(
     from . import table
 
     given = {"format": format, "name": name, "key_column": key_column, "dtype": dtype, "shape": shape}
-    with _open(source, keys, {k: v for k, v in given.items() if v is not None}) as rows:
+    with open_rows(source, keys, {k: v for k, v in given.items() if v is not None}) as rows:
         chosen = choose(method, rows.shape, budget, config)
         _write(rows, path, chosen, keys is not False, overwrite, nonfinite == "raise", on_duplicate, seed, progress)
     return table.open(os.fspath(path))
 
 
-def _open(source: Any, keys: Any, options: dict[str, Any]) -> RowSource:
+def open_rows(source: Any, keys: Any, options: dict[str, Any]) -> RowSource:
+    """What `compress` reads: an open source as it is, anything else opened."""
     if hasattr(source, "chunks") and isinstance(getattr(source, "shape", None), TableShape):
         if options or not (keys is None or keys is False):
             raise ConfigError(f"{sorted(options) or 'keys'} cannot be given beside an open source; open it with them")

@@ -40,8 +40,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "search": ONLINE | {"table"},
     "report": ONLINE | {"table"},
     "export": ONLINE | {"table"},
+    "compare": ONLINE | {"table", "compression"},
     "nn": {"errors", "arrays", "method", "registry", "table", "compression"},
-    "cli": ONLINE | {"transforms", "table", "compression", "search", "report", "export"},
+    "cli": ONLINE | {"transforms", "table", "compression", "search", "report", "export", "compare"},
 }
 
 # Imported when first needed, so that `import embstore` and `embstore --help` do not pay for them.
