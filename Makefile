@@ -1,4 +1,4 @@
-# make demo [SOURCE=file], make test, make lint, make bench, make docs. Each makes what it needs.
+# make demo [SOURCE=file], make test, make sanitize, make lint, make bench, make docs. Each makes what it needs.
 # PYTHON is the interpreter the virtual environment is made from; VENV is where it lies.
 
 PYTHON ?= python3
@@ -8,7 +8,7 @@ PIP := $(BIN)/pip --disable-pip-version-check
 NATIVE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh') setup.py pyproject.toml
 CSRC := $(shell find csrc -name '*.cpp' -o -name '*.h')
 
-.PHONY: demo test lint bench docs install clean
+.PHONY: demo test sanitize lint bench docs install clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -42,6 +42,9 @@ demo: $(DEMO)/.installed
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+sanitize: $(VENV)/.dev
+	VENV=$(VENV) .ci/sanitize
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

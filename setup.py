@@ -69,7 +69,7 @@ class BuildExt(build_ext):
         self.binding = nanobind.__version__
         self.include = [home / "include", home / "ext" / "robin_map" / "include", "csrc", *self.include_dirs]
         sanitize = os.environ.get("EMBSTORE_SANITIZE")
-        extra = [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-O1", "-g"] if sanitize else ["-g0"]
+        extra = [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-O1", "-g1"] if sanitize else ["-g0"]
         common = [*self.compiler.compiler_so_cxx, *FLAGS, *extra]
         loops = sorted(path for name in PER_ISA for path in glob(f"csrc/{name}/*.cpp"))
         plain = sorted(set(glob("csrc/**/*.cpp", recursive=True)) - set(loops))
