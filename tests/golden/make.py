@@ -23,8 +23,10 @@ def main() -> None:
         ("int8", {"block_size": 16, "symmetric": True, "scale_dtype": "float32"}),
         ("nf4", {"scale_dtype": "uint8"}),
     ]
+    variants += [(f"{t}{'9' if t == 'truncate' else ''},int8", {}) for t in registry.transform_names()]
+    variants += [("pca6,rotate,int4", {})]
     for name, config in variants:
-        path = HERE / "v1" / "-".join([name, *(str(v) for v in config.values())])
+        path = HERE / "v1" / "-".join([*name.split(","), *map(str, config.values())])
         if path.exists():
             continue
         path.mkdir(parents=True)
