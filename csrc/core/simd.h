@@ -13,6 +13,9 @@
 #include <arm_neon.h>
 #endif
 
+// In the loop over rows a call that is not inlined spills every vector register held across it.
+#define EMBSTORE_INLINE inline __attribute__((always_inline))
+
 namespace embstore::EMBSTORE_ISA {
 
 // Not __builtin_prefetch: GCC takes a function that only prefetches for a pure one and drops the call.

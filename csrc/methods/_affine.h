@@ -5,22 +5,18 @@
 
 namespace embstore::EMBSTORE_ISA {
 
-// C: bits, packed(), one(row, j) -> float code, many(row, j) -> Floats of codes; S: float or uint16_t (half) scales.
+// C: kPerByte, bytes(j) of j codes, one(row, j) -> float code, many(row, j) -> Floats of codes, j a multiple of kPerByte; S: float or uint16_t (half) scales.
 template <class C, class S, bool Symmetric>
 struct AffineDecode {
-  Rows codes, scales;
+  RowArrays<2> arrays;
   int64_t dim, block_size, line_bytes;
+  using Place = RowArrays<2>::Place;
 
   explicit AffineDecode(const TableView& t)
-      : codes(t, "codes"),
-        scales(t, Symmetric ? "scale" : "affine"),
+      : arrays(t, {"codes", Symmetric ? "scale" : "affine"}),
         dim(t.embedding_dim),
         block_size(t.params.integer("block_size", t.embedding_dim)),
-        line_bytes(codes.row_bytes + 64) {}
-  void prefetch(int64_t id) const {
-    codes.prefetch_row(id);
-    ::embstore::EMBSTORE_ISA::prefetch(scales[id]);
-  }
+        line_bytes(arrays.row_bytes[0] + 64) {}
   static float widen(float x) { return x; }
   static float widen(uint16_t x) {
 #if defined(EMBSTORE_ISA_AVX512) || defined(EMBSTORE_ISA_AVX2)
@@ -29,21 +25,20 @@ struct AffineDecode {
     return half_to_float(x);
 #endif
   }
-  bool one_block() const { return block_size >= dim; }
-  template <int N = 0, class Sink>
-  void decode(int64_t id, Sink& sink) const {
-    const uint8_t* row = codes[id];
-    const S* steps = reinterpret_cast<const S*>(scales[id]);
-    over_blocks(N > 0 ? N * Width : dim, N > 0 ? N * Width : block_size, [&](int64_t block, int64_t j, int64_t end) {
-      const float scale = widen(steps[Symmetric ? block : 2 * block]);
-      const float offset = Symmetric ? 0.0f : widen(steps[2 * block + 1]);
+  float scale_of(const S* steps, int64_t block) const { return widen(steps[Symmetric ? block : 2 * block]); }
+  float offset_of(const S* steps, int64_t block) const { return Symmetric ? 0.0f : widen(steps[2 * block + 1]); }
+  template <class Sink>
+  void decode(const Place& place, Sink& sink) const {
+    const uint8_t* row = place[0];
+    const S* steps = reinterpret_cast<const S*>(place[1]);
+    over_blocks(dim, block_size, [&](int64_t block, int64_t j, int64_t end) {
+      const float scale = scale_of(steps, block), offset = offset_of(steps, block);
 #if !defined(EMBSTORE_ISA_REF)
       const Floats scales16 = set1(scale), offsets16 = set1(offset);
-#pragma GCC unroll 16
-      for (; j + Width <= end; j += Width) {
-        const Floats v = mul(C::many(row, j), scales16);
-        sink.many(j, Symmetric ? v : add(v, offsets16));
-      }
+      j = over_vectors<Sink, C::kPerByte>(j, end, [&](int64_t at) {
+        const Floats v = mul(C::many(row, at), scales16);
+        sink.many(at, Symmetric ? v : add(v, offsets16));
+      });
 #endif
       for (; j < end; ++j) {
         const float v = C::one(row, j) * scale;
@@ -51,6 +46,19 @@ struct AffineDecode {
       }
     });
   }
+#if !defined(EMBSTORE_ISA_REF)
+  bool one_scale() const { return block_size >= dim && dim % C::kPerByte == 0; }
+  template <int N, int Group, class Body>
+  EMBSTORE_INLINE void columns(const Place& place, Body body) const {
+    const uint8_t* row = place[0];
+    const S* steps = reinterpret_cast<const S*>(place[1]);
+    const Floats scale = set1(scale_of(steps, 0)), offset = set1(offset_of(steps, 0));
+    over_columns<N, Group>(row, row + C::bytes(dim - Group * Width), [&](int k, const uint8_t* from, int64_t j) {
+      const Floats v = mul(C::many(from, j), scale);
+      body(k, Symmetric ? v : add(v, offset));
+    });
+  }
+#endif
 };
 
 template <class C>
@@ -71,9 +79,10 @@ std::unique_ptr<Kernel> affine_kernel(const TableView& t) {
 // Codes of 4 and 2 bits: low bits first; the signed form is stored plus its middle value.
 template <int Bits, int Middle>
 struct Packed {
+  static constexpr int kPerByte = 8 / Bits;
+  static int64_t bytes(int64_t j) { return j / kPerByte; }
   static float one(const uint8_t* row, int64_t j) {
-    constexpr int per = 8 / Bits;
-    return float(int((row[j / per] >> (j % per * Bits)) & ((1 << Bits) - 1)) - Middle);
+    return float(int((row[j / kPerByte] >> (j % kPerByte * Bits)) & ((1 << Bits) - 1)) - Middle);
   }
 #if !defined(EMBSTORE_ISA_REF)
   static Floats many(const uint8_t* row, int64_t j) {

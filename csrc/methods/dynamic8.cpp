@@ -4,7 +4,7 @@ namespace embstore::EMBSTORE_ISA {
 namespace {
 
 struct Dynamic8 {
-  static constexpr int kTable = 256;
+  static constexpr int kTable = 256, kPerByte = 1;
   static float one(const float* table, const uint8_t* row, int64_t j) { return table[row[j]]; }
 #if defined(EMBSTORE_ISA_AVX512)
   // `table` is followed by its four byte planes, 256 bytes each: byte permutes look 64 codes up at once, where a
@@ -14,38 +14,35 @@ struct Dynamic8 {
     const __m512i high = _mm512_permutex2var_epi8(_mm512_loadu_si512(p + 128), codes, _mm512_loadu_si512(p + 192));
     return _mm512_mask_mov_epi8(low, upper, high);
   }
+  static constexpr int kTogether = 4;
   template <class Body>
-  static int64_t vectors(const float* table, const uint8_t* row, int64_t j, int64_t end, Body body) {
+  static void together(const float* table, const uint8_t* at, Body body) {
     const auto* planes = reinterpret_cast<const uint8_t*>(table + 256);
     // Within 128-bit lanes the unpacks below put codes 4i .. 4i + 3 of each quarter side by side; gathering dword
     // i of every quarter first makes each result 16 values in order.
     const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-#pragma GCC unroll 4
-    for (; j + 64 <= end; j += 64) {
-      const __m512i codes = _mm512_permutexvar_epi32(order, _mm512_loadu_si512(row + j));
-      const __mmask64 upper = _mm512_movepi8_mask(codes);
-      const __m512i b0 = plane(planes, codes, upper), b1 = plane(planes + 256, codes, upper);
-      const __m512i b2 = plane(planes + 512, codes, upper), b3 = plane(planes + 768, codes, upper);
-      const __m512i low01 = _mm512_unpacklo_epi8(b0, b1), high01 = _mm512_unpackhi_epi8(b0, b1);
-      const __m512i low23 = _mm512_unpacklo_epi8(b2, b3), high23 = _mm512_unpackhi_epi8(b2, b3);
-      body(j, _mm512_castsi512_ps(_mm512_unpacklo_epi16(low01, low23)));
-      body(j + 16, _mm512_castsi512_ps(_mm512_unpackhi_epi16(low01, low23)));
-      body(j + 32, _mm512_castsi512_ps(_mm512_unpacklo_epi16(high01, high23)));
-      body(j + 48, _mm512_castsi512_ps(_mm512_unpackhi_epi16(high01, high23)));
-    }
-    for (; j + 16 <= end; j += 16) body(j, _mm512_i32gather_ps(codes_u8(row + j), table, 4));
-    return j;
+    const __m512i codes = _mm512_permutexvar_epi32(order, _mm512_loadu_si512(at));
+    const __mmask64 upper = _mm512_movepi8_mask(codes);
+    const __m512i b0 = plane(planes, codes, upper), b1 = plane(planes + 256, codes, upper);
+    const __m512i b2 = plane(planes + 512, codes, upper), b3 = plane(planes + 768, codes, upper);
+    const __m512i low01 = _mm512_unpacklo_epi8(b0, b1), high01 = _mm512_unpackhi_epi8(b0, b1);
+    const __m512i low23 = _mm512_unpacklo_epi8(b2, b3), high23 = _mm512_unpackhi_epi8(b2, b3);
+    body(0, _mm512_castsi512_ps(_mm512_unpacklo_epi16(low01, low23)));
+    body(1, _mm512_castsi512_ps(_mm512_unpackhi_epi16(low01, low23)));
+    body(2, _mm512_castsi512_ps(_mm512_unpacklo_epi16(high01, high23)));
+    body(3, _mm512_castsi512_ps(_mm512_unpackhi_epi16(high01, high23)));
+  }
+  static Floats many(const float* table, const uint8_t* row, int64_t j) {
+    return _mm512_i32gather_ps(codes_u8(row + j), table, 4);
   }
 #elif !defined(EMBSTORE_ISA_REF)
+  static constexpr int kTogether = 1;
   template <class Body>
-  static int64_t vectors(const float* table, const uint8_t* row, int64_t j, int64_t end, Body body) {
-#pragma GCC unroll 16
-    for (; j + Width <= end; j += Width) {
-      float values[Width];
-      for (int l = 0; l < Width; ++l) values[l] = table[row[j + l]];
-      body(j, load(values));
-    }
-    return j;
+  static void together(const float*, const uint8_t*, Body) {}
+  static Floats many(const float* table, const uint8_t* row, int64_t j) {
+    float values[Width];
+    for (int l = 0; l < Width; ++l) values[l] = table[row[j + l]];
+    return load(values);
   }
 #endif
   static void put(uint8_t* row, int64_t j, const uint8_t* codes, int64_t n) { std::memcpy(row + j, codes, size_t(n)); }
