@@ -16,8 +16,9 @@ inline ScaleKind scale_kind(const Params& p) {
                                         : ScaleKind::kFloat;
 }
 
-// T: kTable size, kPerByte, one(table, row, j), many(table, row, j) with j a multiple of kPerByte, and where kTogether is
-// more than 1, together(table, codes, body): body(k, Floats) for kTogether vectors of one byte a code.
+// T: kTable size, kPerByte, one(table, row, j), and a class Vectors(table, scale) that decodes a block: many(row, j)
+// with j a multiple of kPerByte, and where kTogether is more than 1, together(codes, body): body(k, Floats) for
+// kTogether vectors of one byte a code.
 template <class T>
 struct CodebookDecode {
   RowArrays<2> arrays;
@@ -48,11 +49,10 @@ struct CodebookDecode {
     over_blocks(dim, block_size, [&](int64_t block, int64_t j, int64_t end) {
       const float s = scale(scale_row, block);
 #if !defined(EMBSTORE_ISA_REF)
-      const Floats many = set1(s);
-      const auto one = [&](int64_t at) { sink.many(at, mul(T::many(table, row, at), many)); };
+      const typename T::Vectors vectors(table, set1(s));
       for (; T::kTogether > 1 && j + T::kTogether * Width <= end; j += T::kTogether * Width)
-        T::together(table, row + j, [&](int k, Floats v) { sink.many(j + k * Width, mul(v, many)); });
-      j = over_vectors<Sink, T::kPerByte>(j, end, one);
+        vectors.together(row + j, [&](int k, Floats v) { sink.many(j + k * Width, v); });
+      j = over_vectors<Sink, T::kPerByte>(j, end, [&](int64_t at) { sink.many(at, vectors.many(row, at)); });
 #endif
       for (; j < end; ++j) sink.one(j, T::one(table, row, j) * s);
     });
@@ -62,12 +62,12 @@ struct CodebookDecode {
   template <int N, int Group, class Body>
   EMBSTORE_INLINE void columns(const Place& place, Body body) const {
     const uint8_t* row = place[0];
-    const Floats s = set1(scale(place[1], 0));
+    const typename T::Vectors vectors(table, set1(scale(place[1], 0)));
     over_columns<N, Group>(row, row + (dim - Group * Width) / T::kPerByte, [&](int k, const uint8_t* from, int64_t j) {
       if constexpr (T::kTogether > 1 && T::kTogether == Group) {
-        if (k % Group == 0) T::together(table, from + j, [&](int l, Floats v) { body(k + l, mul(v, s)); });
+        if (k % Group == 0) vectors.together(from + j, [&](int l, Floats v) { body(k + l, v); });
       } else {
-        body(k, mul(T::many(table, from, j), s));
+        body(k, vectors.many(from, j));
       }
     });
   }

@@ -5,7 +5,7 @@ namespace {
 
 struct Codes16 {
   struct Unsigned {
-    static constexpr int kPerByte = 1;
+    static constexpr int kBits = 16, kPerByte = 1;
     static int64_t bytes(int64_t j) { return 2 * j; }
     static float one(const uint8_t* row, int64_t j) { return float(reinterpret_cast<const uint16_t*>(row)[j]); }
 #if !defined(EMBSTORE_ISA_REF)
@@ -13,7 +13,7 @@ struct Codes16 {
 #endif
   };
   struct Signed {
-    static constexpr int kPerByte = 1;
+    static constexpr int kBits = 16, kPerByte = 1;
     static int64_t bytes(int64_t j) { return 2 * j; }
     static float one(const uint8_t* row, int64_t j) { return float(reinterpret_cast<const int16_t*>(row)[j]); }
 #if !defined(EMBSTORE_ISA_REF)

@@ -5,7 +5,7 @@ namespace {
 
 struct Codes8 {
   struct Unsigned {
-    static constexpr int kPerByte = 1;
+    static constexpr int kBits = 8, kPerByte = 1;
     static int64_t bytes(int64_t j) { return j; }
     static float one(const uint8_t* row, int64_t j) { return float(reinterpret_cast<const uint8_t*>(row)[j]); }
 #if !defined(EMBSTORE_ISA_REF)
@@ -13,7 +13,7 @@ struct Codes8 {
 #endif
   };
   struct Signed {
-    static constexpr int kPerByte = 1;
+    static constexpr int kBits = 8, kPerByte = 1;
     static int64_t bytes(int64_t j) { return j; }
     static float one(const uint8_t* row, int64_t j) { return float(reinterpret_cast<const int8_t*>(row)[j]); }
 #if !defined(EMBSTORE_ISA_REF)

@@ -297,8 +297,8 @@ class RowKernel final : public Kernel {
   }
 
   template <Pool P, int N, int Group>
-  __attribute__((noinline)) void held(const int64_t* ids, const int64_t* offsets, int64_t first, int64_t last, const float* weights, BagMode mode,
-            float* out) const {
+  __attribute__((noinline)) void held(const int64_t* ids, const int64_t* offsets, int64_t first, int64_t last,
+                                      const float* weights, BagMode mode, float* out) const {
     const F f = f_;
     Places<F> places(f, ids, offsets[first], offsets[last]);
     for (int64_t b = first; b < last; ++b) {
