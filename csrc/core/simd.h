@@ -62,6 +62,14 @@ inline Floats from_bfloat16(const uint16_t* p) {
 using Codes = __m512i;  // one small unsigned code in each 32-bit lane
 inline Codes codes_u8(const uint8_t* p) { return _mm512_cvtepu8_epi32(bytes16(p)); }
 inline Floats to_floats(Codes c) { return _mm512_cvtepi32_ps(c); }
+inline Floats widen1(const uint16_t* p) { return _mm512_cvtph_ps(_mm256_set1_epi16(int16_t(*p))); }
+inline void widen2(const uint16_t* p, Floats& first, Floats& second) {
+  int32_t both;
+  std::memcpy(&both, p, 4);
+  const Floats pairs = _mm512_cvtph_ps(_mm256_set1_epi32(both));
+  first = _mm512_moveldup_ps(pairs);
+  second = _mm512_movehdup_ps(pairs);
+}
 inline Floats mul_add_exact(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
 // table[code] for 16 packed codes, in two instructions: a shift moves each code to the foot of a 32-bit lane, and the
 // permute reads only the lowest 4 bits. Codes of 2 bits bring their neighbour, so their table repeats every 4.
@@ -126,6 +134,14 @@ inline Codes codes_u2(const uint8_t* p) {
   return _mm256_cvtepu8_epi32(_mm_and_si128(x, _mm_set1_epi8(3)));
 }
 inline Floats to_floats(Codes c) { return _mm256_cvtepi32_ps(c); }
+inline Floats widen1(const uint16_t* p) { return _mm256_cvtph_ps(_mm_set1_epi16(int16_t(*p))); }
+inline void widen2(const uint16_t* p, Floats& first, Floats& second) {
+  int32_t both;
+  std::memcpy(&both, p, 4);
+  const Floats pairs = _mm256_cvtph_ps(_mm_set1_epi32(both));
+  first = _mm256_moveldup_ps(pairs);
+  second = _mm256_movehdup_ps(pairs);
+}
 inline Floats mul_add_exact(Floats a, Floats b, Floats c) { return add(mul(a, b), c); }
 inline constexpr bool kPicks = false;
 inline Floats pick16(const float* table, Codes c) {
@@ -177,6 +193,11 @@ inline Codes codes_u2(const uint8_t* p) {
   return vld1q_u32(lanes);
 }
 inline Floats to_floats(Codes c) { return vcvtq_f32_u32(c); }
+inline Floats widen1(const uint16_t* p) { return vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(*p))); }
+inline void widen2(const uint16_t* p, Floats& first, Floats& second) {
+  first = widen1(p);
+  second = widen1(p + 1);
+}
 inline Floats mul_add_exact(Floats a, Floats b, Floats c) { return vfmaq_f32(c, a, b); }
 inline constexpr bool kPicks = false;
 inline Floats pick16(const float* table, Codes c) {
@@ -189,6 +210,15 @@ inline Floats pick16(const float* table, Codes c) {
 
 inline constexpr int Width = 1;
 
+#endif
+
+#if !defined(EMBSTORE_ISA_REF)
+// One number, or two neighbours, each in every lane.
+inline Floats widen1(const float* p) { return set1(*p); }
+inline void widen2(const float* p, Floats& first, Floats& second) {
+  first = set1(p[0]);
+  second = set1(p[1]);
+}
 #endif
 
 inline float max_nan_one(float a, float x) { return !(x <= a) && a == a ? x : a; }

@@ -12,7 +12,12 @@ namespace embstore::EMBSTORE_ISA {
 template <class C, bool Exact, bool Symmetric>
 class BlockVectors {
  public:
-  BlockVectors(float scale, float offset) : scale_(set1(scale)), offset_(set1(offset)) {
+  template <class S>
+  explicit BlockVectors(const S* steps) {
+    if constexpr (Symmetric)
+      scale_ = widen1(steps);
+    else
+      widen2(steps, scale_, offset_);
     if constexpr (kPicked) values_ = decode(C::every());
   }
   Floats many(const uint8_t* row, int64_t j) const {
@@ -55,18 +60,18 @@ struct AffineDecode {
     return half_to_float(x);
 #endif
   }
-  float scale_of(const S* steps, int64_t block) const { return widen(steps[Symmetric ? block : 2 * block]); }
-  float offset_of(const S* steps, int64_t block) const { return Symmetric ? 0.0f : widen(steps[2 * block + 1]); }
   template <class Sink>
   void decode(const Place& place, Sink& sink) const {
     const uint8_t* row = place[0];
     const S* steps = reinterpret_cast<const S*>(place[1]);
     over_blocks(dim, block_size, [&](int64_t block, int64_t j, int64_t end) {
-      const float scale = scale_of(steps, block), offset = offset_of(steps, block);
+      const S* step = steps + (Symmetric ? block : 2 * block);
 #if !defined(EMBSTORE_ISA_REF)
-      const Vectors vectors(scale, offset);
+      const Vectors vectors(step);
       j = over_vectors<Sink, C::kPerByte>(j, end, [&](int64_t at) { sink.many(at, vectors.many(row, at)); });
 #endif
+      if (j == end) return;
+      const float scale = widen(step[0]), offset = Symmetric ? 0.0f : widen(step[1]);
       for (; j < end; ++j) {
         const float v = C::one(row, j) * scale;
         sink.one(j, Symmetric ? v : v + offset);
@@ -80,8 +85,7 @@ struct AffineDecode {
   template <int N, int Group, class Body>
   EMBSTORE_INLINE void columns(const Place& place, Body body) const {
     const uint8_t* row = place[0];
-    const S* steps = reinterpret_cast<const S*>(place[1]);
-    const Vectors vectors(scale_of(steps, 0), offset_of(steps, 0));
+    const Vectors vectors(reinterpret_cast<const S*>(place[1]));
     over_columns<N, Group>(row, row + C::bytes(dim - Group * Width),
                            [&](int k, const uint8_t* from, int64_t j) { body(k, vectors.many(from, j)); });
   }

@@ -39,7 +39,13 @@ struct CodebookDecode {
                                            : nullptr) {}
   float scale(const uint8_t* row, int64_t block) const {
     if (kind == ScaleKind::kFloat) return reinterpret_cast<const float*>(row)[block];
-    if (kind == ScaleKind::kHalf) return half_to_float(reinterpret_cast<const uint16_t*>(row)[block]);
+    if (kind == ScaleKind::kHalf) {
+#if defined(EMBSTORE_ISA_AVX512) || defined(EMBSTORE_ISA_AVX2)
+      return _cvtsh_ss(reinterpret_cast<const uint16_t*>(row)[block]);
+#else
+      return half_to_float(reinterpret_cast<const uint16_t*>(row)[block]);
+#endif
+    }
     return log_scales[row[block]];
   }
   template <class Sink>
