@@ -111,9 +111,7 @@ constexpr int64_t column_of(int k, int64_t dim) {
 // columns in a register of its own, and has too few.
 template <int N, int Group, class Body>
 EMBSTORE_INLINE void over_columns(const uint8_t* row, const uint8_t* tail, Body body) {
-#if defined(__GNUC__)
   asm("" : "+r"(tail));
-#endif
 #pragma GCC unroll 20
   for (int k = 0; k < N; ++k) k < N - Group ? body(k, row, k * Width) : body(k, tail, (k - (N - Group)) * Width);
 }
