@@ -17,7 +17,7 @@ typed in. Speeds are ratios against a peer measured in turns with it in the same
 paired ratios are shown. Absolute rates are there for orientation: they belong to that machine on that day.
 
 A lookup of dim 128 has to read 512 bytes a row in float32 and 132 in int8 (128 codes, scale and offset), and write 512;
-a bag of 32 writes 1/32 of that. Rows are prefetched 4 to 16 ahead; outputs of 8 MiB or more are stored past the cache.
+a bag of 32 writes 1/32 of that. Rows are prefetched 8 to 16 ahead; outputs of 8 MiB or more are stored past the cache.
 """
 
 

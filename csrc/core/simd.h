@@ -1,6 +1,6 @@
 // The few vector operations the kernels need, once per instruction set. `Width` is the number of float lanes;
 // it is 1 where only the plain loops exist. Loads read exactly Width elements (Width / 2 or Width / 4 bytes for
-// packed codes), never beyond.
+// packed codes), never beyond. mul_add_exact is for products that float32 holds exactly: fused or not, one rounding.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -12,6 +12,9 @@
 #elif defined(EMBSTORE_ISA_NEON)
 #include <arm_neon.h>
 #endif
+
+// In the loop over rows a call that is not inlined spills every vector register held across it.
+#define EMBSTORE_INLINE inline __attribute__((always_inline))
 
 namespace embstore::EMBSTORE_ISA {
 
@@ -58,20 +61,33 @@ inline Floats from_bfloat16(const uint16_t* p) {
 }
 using Codes = __m512i;  // one small unsigned code in each 32-bit lane
 inline Codes codes_u8(const uint8_t* p) { return _mm512_cvtepu8_epi32(bytes16(p)); }
-inline Codes codes_u4(const uint8_t* p) {
-  const __m128i pairs = _mm_cvtepu8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
-  const __m128i nibbles = _mm_and_si128(_mm_or_si128(pairs, _mm_slli_epi16(pairs, 4)), _mm_set1_epi8(15));
-  return _mm512_cvtepu8_epi32(nibbles);
-}
-inline Codes codes_u2(const uint8_t* p) {
-  uint32_t four;
-  std::memcpy(&four, p, 4);
-  __m128i x = _mm_cvtepu8_epi32(_mm_cvtsi32_si128(int(four)));
-  x = _mm_or_si128(_mm_or_si128(x, _mm_slli_epi32(x, 6)), _mm_or_si128(_mm_slli_epi32(x, 12), _mm_slli_epi32(x, 18)));
-  return _mm512_cvtepu8_epi32(_mm_and_si128(x, _mm_set1_epi8(3)));
-}
 inline Floats to_floats(Codes c) { return _mm512_cvtepi32_ps(c); }
-inline Floats pick16(const float* table, Codes c) { return _mm512_permutexvar_ps(c, _mm512_loadu_ps(table)); }
+inline Floats widen1(const uint16_t* p) { return _mm512_cvtph_ps(_mm256_set1_epi16(int16_t(*p))); }
+inline void widen2(const uint16_t* p, Floats& first, Floats& second) {
+  int32_t both;
+  std::memcpy(&both, p, 4);
+  const Floats pairs = _mm512_cvtph_ps(_mm256_set1_epi32(both));
+  first = _mm512_moveldup_ps(pairs);
+  second = _mm512_movehdup_ps(pairs);
+}
+inline Floats mul_add_exact(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
+// table[code] for 16 packed codes, in two instructions: a shift moves each code to the foot of a 32-bit lane, and the
+// permute reads only the lowest 4 bits. Codes of 2 bits bring their neighbour, so their table repeats every 4.
+inline constexpr bool kPicks = true;
+inline Floats pick_u4(Floats table, const uint8_t* p) {
+  const __m512i shifts = _mm512_setr_epi64(0x400000000, 0xc00000008, 0x1400000010, 0x1c00000018, 0x2400000020,
+                                           0x2c00000028, 0x3400000030, 0x3c00000038);
+  int64_t eight;
+  std::memcpy(&eight, p, 8);
+  return _mm512_permutexvar_ps(_mm512_multishift_epi64_epi8(shifts, _mm512_set1_epi64(eight)), table);
+}
+inline Floats pick_u2(Floats table, const uint8_t* p) {
+  const __m512i shifts = _mm512_setr_epi64(0x200000000, 0x600000004, 0xa00000008, 0xe0000000c, 0x1200000010,
+                                           0x1600000014, 0x1a00000018, 0x1e0000001c);
+  int32_t four;
+  std::memcpy(&four, p, 4);
+  return _mm512_permutexvar_ps(_mm512_multishift_epi64_epi8(shifts, _mm512_set1_epi32(four)), table);
+}
 
 #elif defined(EMBSTORE_ISA_AVX2)
 
@@ -118,6 +134,16 @@ inline Codes codes_u2(const uint8_t* p) {
   return _mm256_cvtepu8_epi32(_mm_and_si128(x, _mm_set1_epi8(3)));
 }
 inline Floats to_floats(Codes c) { return _mm256_cvtepi32_ps(c); }
+inline Floats widen1(const uint16_t* p) { return _mm256_cvtph_ps(_mm_set1_epi16(int16_t(*p))); }
+inline void widen2(const uint16_t* p, Floats& first, Floats& second) {
+  int32_t both;
+  std::memcpy(&both, p, 4);
+  const Floats pairs = _mm256_cvtph_ps(_mm_set1_epi32(both));
+  first = _mm256_moveldup_ps(pairs);
+  second = _mm256_movehdup_ps(pairs);
+}
+inline Floats mul_add_exact(Floats a, Floats b, Floats c) { return add(mul(a, b), c); }
+inline constexpr bool kPicks = false;
 inline Floats pick16(const float* table, Codes c) {
   const Floats low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), c);
   const Floats high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table + 8), c);
@@ -167,6 +193,13 @@ inline Codes codes_u2(const uint8_t* p) {
   return vld1q_u32(lanes);
 }
 inline Floats to_floats(Codes c) { return vcvtq_f32_u32(c); }
+inline Floats widen1(const uint16_t* p) { return vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(*p))); }
+inline void widen2(const uint16_t* p, Floats& first, Floats& second) {
+  first = widen1(p);
+  second = widen1(p + 1);
+}
+inline Floats mul_add_exact(Floats a, Floats b, Floats c) { return vfmaq_f32(c, a, b); }
+inline constexpr bool kPicks = false;
 inline Floats pick16(const float* table, Codes c) {
   const float lanes[4] = {table[vgetq_lane_u32(c, 0)], table[vgetq_lane_u32(c, 1)], table[vgetq_lane_u32(c, 2)],
                           table[vgetq_lane_u32(c, 3)]};
@@ -177,6 +210,15 @@ inline Floats pick16(const float* table, Codes c) {
 
 inline constexpr int Width = 1;
 
+#endif
+
+#if !defined(EMBSTORE_ISA_REF)
+// One number, or two neighbours, each in every lane.
+inline Floats widen1(const float* p) { return set1(*p); }
+inline void widen2(const float* p, Floats& first, Floats& second) {
+  first = set1(p[0]);
+  second = set1(p[1]);
+}
 #endif
 
 inline float max_nan_one(float a, float x) { return !(x <= a) && a == a ? x : a; }

@@ -16,48 +16,68 @@ inline ScaleKind scale_kind(const Params& p) {
                                         : ScaleKind::kFloat;
 }
 
-// T: kTable size, many(table, row, j), one(table, row, j).
+// T: kTable size, kPerByte, one(table, row, j), and a class Vectors(table, scale) that decodes a block: many(row, j)
+// with j a multiple of kPerByte, and where kTogether is more than 1, together(codes, body): body(k, Floats) for
+// kTogether vectors of one byte a code.
 template <class T>
 struct CodebookDecode {
-  Rows codes, scales;
+  RowArrays<2> arrays;
   int64_t dim, block_size, line_bytes;
+  using Place = RowArrays<2>::Place;
   ScaleKind kind;
   const float* table;       // the method's values
   const float* log_scales;  // 256 decoded scales, shared; null unless kLog
 
   explicit CodebookDecode(const TableView& t)
-      : codes(t, "codes"),
-        scales(t, "scale"),
+      : arrays(t, {"codes", "scale"}),
         dim(t.embedding_dim),
         block_size(t.params.integer("block_size", t.embedding_dim)),
-        line_bytes(codes.row_bytes + 64),
+        line_bytes(arrays.row_bytes[0] + 64),
         kind(scale_kind(t.params)),
         table(reinterpret_cast<const float*>(t.shared.at("table").data)),
         log_scales(kind == ScaleKind::kLog ? reinterpret_cast<const float*>(t.shared.at("scale_values").data)
                                            : nullptr) {}
-  void prefetch(int64_t id) const {
-    codes.prefetch_row(id);
-    ::embstore::EMBSTORE_ISA::prefetch(scales[id]);
-  }
   float scale(const uint8_t* row, int64_t block) const {
     if (kind == ScaleKind::kFloat) return reinterpret_cast<const float*>(row)[block];
-    if (kind == ScaleKind::kHalf) return half_to_float(reinterpret_cast<const uint16_t*>(row)[block]);
+    if (kind == ScaleKind::kHalf) {
+#if defined(EMBSTORE_ISA_AVX512) || defined(EMBSTORE_ISA_AVX2)
+      return _cvtsh_ss(reinterpret_cast<const uint16_t*>(row)[block]);
+#else
+      return half_to_float(reinterpret_cast<const uint16_t*>(row)[block]);
+#endif
+    }
     return log_scales[row[block]];
   }
-  bool one_block() const { return block_size >= dim; }
-  template <int N = 0, class Sink>
-  void decode(int64_t id, Sink& sink) const {
-    const uint8_t* row = codes[id];
-    const uint8_t* scale_row = scales[id];
-    over_blocks(N > 0 ? N * Width : dim, N > 0 ? N * Width : block_size, [&](int64_t block, int64_t j, int64_t end) {
+  template <class Sink>
+  void decode(const Place& place, Sink& sink) const {
+    const uint8_t* row = place[0];
+    const uint8_t* scale_row = place[1];
+    over_blocks(dim, block_size, [&](int64_t block, int64_t j, int64_t end) {
       const float s = scale(scale_row, block);
 #if !defined(EMBSTORE_ISA_REF)
-      const Floats many = set1(s);
-      j = T::vectors(table, row, j, end, [&](int64_t at, Floats v) { sink.many(at, mul(v, many)); });
+      const typename T::Vectors vectors(table, set1(s));
+      for (; T::kTogether > 1 && j + T::kTogether * Width <= end; j += T::kTogether * Width)
+        vectors.together(row + j, [&](int k, Floats v) { sink.many(j + k * Width, v); });
+      j = over_vectors<Sink, T::kPerByte>(j, end, [&](int64_t at) { sink.many(at, vectors.many(row, at)); });
 #endif
       for (; j < end; ++j) sink.one(j, T::one(table, row, j) * s);
     });
   }
+#if !defined(EMBSTORE_ISA_REF)
+  bool one_scale() const { return block_size >= dim && dim % T::kPerByte == 0; }
+  template <int N, int Group, class Body>
+  EMBSTORE_INLINE void columns(const Place& place, Body body) const {
+    const uint8_t* row = place[0];
+    const typename T::Vectors vectors(table, set1(scale(place[1], 0)));
+    over_columns<N, Group>(row, row + (dim - Group * Width) / T::kPerByte, [&](int k, const uint8_t* from, int64_t j) {
+      if constexpr (T::kTogether > 1 && T::kTogether == Group) {
+        if (k % Group == 0) vectors.together(from + j, [&](int l, Floats v) { body(k + l, v); });
+      } else {
+        body(k, vectors.many(from, j));
+      }
+    });
+  }
+#endif
 };
 
 template <class T>

@@ -6,24 +6,32 @@ namespace embstore::EMBSTORE_ISA {
 
 template <class T>
 struct FloatDecode {
-  Rows values;
-  int64_t dim;
-  int64_t line_bytes;
+  RowArrays<1> arrays;
+  int64_t dim, line_bytes;
+  using Place = RowArrays<1>::Place;
+  using Stored = typename T::Stored;
 
-  explicit FloatDecode(const TableView& t) : values(t, "values"), dim(t.embedding_dim), line_bytes(values.row_bytes) {}
-  void prefetch(int64_t id) const { values.prefetch_row(id); }
-  bool one_block() const { return true; }
-  template <int N = 0, class Sink>
-  void decode(int64_t id, Sink& sink) const {
-    const auto* row = reinterpret_cast<const typename T::Stored*>(values[id]);
-    const int64_t end = N > 0 ? N * Width : dim;
+  explicit FloatDecode(const TableView& t)
+      : arrays(t, {"values"}), dim(t.embedding_dim), line_bytes(arrays.row_bytes[0]) {}
+  template <class Sink>
+  void decode(const Place& place, Sink& sink) const {
+    const auto* row = reinterpret_cast<const Stored*>(place[0]);
     int64_t j = 0;
 #if !defined(EMBSTORE_ISA_REF)
-#pragma GCC unroll 16
-    for (; j + Width <= end; j += Width) sink.many(j, T::many(row + j));
+    j = over_vectors<Sink, 1>(j, dim, [&](int64_t at) { sink.many(at, T::many(row + at)); });
 #endif
-    for (; j < end; ++j) sink.one(j, T::one(row[j]));
+    for (; j < dim; ++j) sink.one(j, T::one(row[j]));
   }
+#if !defined(EMBSTORE_ISA_REF)
+  bool one_scale() const { return true; }
+  template <int N, int Group, class Body>
+  EMBSTORE_INLINE void columns(const Place& place, Body body) const {
+    const uint8_t* tail = place[0] + (dim - Group * Width) * int64_t(sizeof(Stored));
+    over_columns<N, Group>(place[0], tail, [&](int k, const uint8_t* from, int64_t j) {
+      body(k, T::many(reinterpret_cast<const Stored*>(from) + j));
+    });
+  }
+#endif
 };
 
 template <class T>
