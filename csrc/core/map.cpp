@@ -126,6 +126,7 @@ void read_ahead(const std::map<std::string, RowArray>& rows, int shift, const in
     for (int64_t i = 0; i < samples; ++i) touch(row(array, ids[i * (n / samples)]));
   if (disk_faults() == before) return;
   std::vector<uintptr_t> pages;
+  pages.reserve(size_t(std::min(n, kAtOnce)) * rows.size());
   for (int64_t done = 0; done < n; done += kAtOnce) {
     pages.clear();
     for (const auto& [name, array] : rows)
