@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import resource
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 import embstore
 from embstore import pipeline
@@ -86,38 +89,84 @@ def small_calls(table: embstore.Table, keys: list[str]) -> dict[str, float]:
     }
 
 
-def cold(path: Path, table: embstore.Table) -> dict[str, Any]:
-    """100,000 random rows after the page cache was dropped: embstore beside a numpy memmap of the same codes."""
-    n, dim = table.num_embeddings, table.embedding_dim
+def device_reads(file: Path, depth: int, seconds: float = 2.0) -> float:
+    """Random 4 KiB reads a second that the disk gives with `depth` of them under way, past the page cache."""
+    fd = os.open(file, os.O_RDONLY | os.O_DIRECT)
+    pages, end, done = os.fstat(fd).st_size // 4096, time.perf_counter() + seconds, [0] * depth
+
+    def read(seed: int) -> None:
+        offsets = (np.random.default_rng(seed).integers(0, pages, 4096) * 4096).tolist()
+        into = [mmap.mmap(-1, 4096)]
+        while time.perf_counter() < end:
+            os.preadv(fd, into, offsets[done[seed] % 4096])
+            done[seed] += 1
+
+    threads = [threading.Thread(target=read, args=(i,)) for i in range(depth)]
+    start = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    os.close(fd)
+    return sum(done) / (time.perf_counter() - start)
+
+
+def write_codes(table: embstore.Table, to: Path) -> None:
+    """The codes alone, as numpy maps them; read, not mapped, because mapped pages cannot be dropped from the cache."""
+    generation = table.metadata["generations"][0]
+    with open(to, "wb") as out:
+        for shard, start in enumerate(range(0, table.num_embeddings, generation["rows_per_shard"])):
+            rows = min(generation["rows_per_shard"], table.num_embeddings - start)
+            with open(Path(table.path) / "codes" / "c" / str(shard) / "0", "rb") as file:
+                for remaining in range(rows * table.embedding_dim, 0, -(64 << 20)):
+                    out.write(file.read(min(remaining, 64 << 20)))
+
+
+def cold(table: embstore.Table, rounds: int = 7) -> dict[str, Any]:
+    """100,000 random rows after the page cache was dropped: embstore and a numpy memmap of the same codes in turns."""
+    path, n, dim = Path(table.path), table.num_embeddings, table.embedding_dim
     codes = path.parent / "codes.bin"
-    with open(codes, "wb") as f:
-        for shard in sorted((path / "codes" / "c").iterdir(), key=lambda p: int(p.name)):
-            rows = min(n - int(shard.name) * table.metadata["generations"][0]["rows_per_shard"],
-                       table.metadata["generations"][0]["rows_per_shard"])  # fmt: skip
-            with open(shard / "0", "rb") as s:
-                remaining = rows * dim
-                while remaining:
-                    part = s.read(min(remaining, 64 << 20))
-                    f.write(part)
-                    remaining -= len(part)
-    ratios, rates = [], []
-    for round_ in range(3):
-        ids = np.random.default_rng(round_).integers(0, n, 100_000)
+    write_codes(table, codes)
+    out, grown = np.zeros((100_000, dim), np.float32), []
+
+    def mine(ids: npt.NDArray[np.int64]) -> float:
         drop_cache(path)
         fresh = embstore.open(path)
-        start = time.perf_counter()
-        fresh.lookup(ids)
-        mine = time.perf_counter() - start
+        before, start = anonymous_kb(), time.perf_counter()
+        fresh.lookup(ids, out=out)
+        taken = time.perf_counter() - start
+        grown.append(anonymous_kb() - before)
+        return taken
+
+    def numpys(ids: npt.NDArray[np.int64]) -> float:
         drop_cache(codes)
         mapped = np.memmap(codes, np.uint8, "r", shape=(n, dim))
         start = time.perf_counter()
         mapped[ids]
-        numpy_s = time.perf_counter() - start
-        ratios.append(numpy_s / mine)
-        rates.append(len(ids) / mine)
-        del mapped, fresh
+        return time.perf_counter() - start
+
+    ratios, seconds = [], []
+    for round_ in range(rounds):
+        ids = np.random.default_rng(round_).integers(0, n, 100_000)
+        times = {run: run(ids) for run in ((mine, numpys) if round_ % 2 else (numpys, mine))}
+        seconds.append(times[mine])
+        ratios.append(times[numpys] / times[mine])
+    result = {
+        "cold rows/s": 100_000 / timing.median(seconds),
+        "cold, over numpy memmap": timing.median(ratios),
+        "cold, over numpy memmap, worst round": min(ratios),
+        "cold, MB kept beside the page cache": timing.median(grown) / 1024,
+        "disk, random 4 KiB reads/s, one at a time": device_reads(codes, 1),
+        "disk, random 4 KiB reads/s, many at a time": max(device_reads(codes, depth) for depth in (16, 32, 64)),
+    }
     codes.unlink()
-    return {"cold rows/s": timing.median(rates), "cold, over numpy memmap": timing.median(ratios)}
+    return result
+
+
+def anonymous_kb() -> int:
+    """Memory of this process that is not the page cache."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
 
 
 def main(quick: bool = False, directory: str | None = None) -> None:
@@ -155,7 +204,7 @@ def main(quick: bool = False, directory: str | None = None) -> None:
         source.unlink()
         if not quick:
             random_table(work / "big", (8 << 30) // dim, dim)
-            result |= cold(work / "big", embstore.open(work / "big"))
+            result |= cold(embstore.open(work / "big"))
         vast = work / "vast"
         sparse_table(vast, (1 << 20) if quick else (50 << 30) // dim, dim)
         measure = (

@@ -148,7 +148,7 @@ class BoundTable {
     nb::gil_scoped_release unlocked;
     const int64_t bad = first_out_of_range(ids.data(), n, table_.num_embeddings);
     if (bad >= 0) return bad;
-    warm(ids.data(), n);
+    read_ahead(table_.rows, table_.shift, ids.data(), n);
     const int64_t per_bag = bags == 0 ? 1 : n / bags + 1;
     parallel_for(bags, 1024 / per_bag + 1, threads, [&](int64_t first, int64_t last) {
       kernel_->bag(ids.data(), at, first, last, w, BagMode(mode), out.data());
@@ -233,10 +233,6 @@ class BoundTable {
     return find_decode_scorer()(*codes_, table_.embedding_dim);
   }
 
-  void warm(const int64_t* ids, int64_t n) const {
-    for (const auto& [name, array] : table_.rows) read_ahead(array, table_.shift, ids, n);
-  }
-
   void decode(const int64_t* ids, int64_t n, float* out, bool stream) const { kernel_->lookup(ids, n, out, stream); }
   void decode(const int64_t* ids, int64_t n, uint16_t* out, bool) const { kernel_->lookup_half(ids, n, out); }
 
@@ -247,7 +243,7 @@ class BoundTable {
     nb::gil_scoped_release unlocked;
     const int64_t bad = first_out_of_range(ids.data(), n, table_.num_embeddings);
     if (bad >= 0) return bad;
-    warm(ids.data(), n);
+    read_ahead(table_.rows, table_.shift, ids.data(), n);
     const bool stream = n * dim * 4 >= kStreamBytes;
     parallel_for(n, 2048, threads, [&](int64_t first, int64_t last) {
       decode(ids.data() + first, last - first, out + first * dim, stream);
@@ -314,6 +310,17 @@ nb::object map_to_array(const std::string& path, uint64_t nbytes) {
       nb::ndarray<nb::numpy, const uint8_t, nb::ndim<1>>(data == nullptr ? &nothing : data, {size_t(nbytes)}, owner));
 }
 
+int64_t extend_shards(MappedShards& shards, int64_t count, uint64_t nbytes, nb::bytes index) {
+  const std::string expected(index.c_str(), index.size());
+  nb::gil_scoped_release unlocked;
+  return shards.extend(count, nbytes, expected);
+}
+
+nb::object shard_to_array(nb::handle self, size_t shard) {
+  const auto& rows = nb::cast<const MappedShards&>(self).at(shard);
+  return nb::cast(nb::ndarray<nb::numpy, const uint8_t, nb::ndim<1>>(rows.data, {size_t(rows.nbytes)}, self));
+}
+
 }  // namespace
 
 NB_MODULE(_native, m) {
@@ -331,6 +338,11 @@ NB_MODULE(_native, m) {
       .def_prop_ro("isa", &BoundTable::isa);
   m.def("encode", &encode);
   m.def("map_file", &map_to_array);
+  nb::class_<MappedShards>(m, "MappedShards")
+      .def(nb::init<std::string, std::string>(), nb::arg("directory"), nb::arg("suffix"))
+      .def("extend", &extend_shards, nb::arg("count"), nb::arg("nbytes"), nb::arg("index"))
+      .def("shard", &shard_to_array)
+      .def("__len__", &MappedShards::size);
   m.def("usable_isas", &usable_isas);
   m.def("has_transform", [](const std::string& id) { return find_transform(id) != nullptr; });
   m.def("has_kernel", [](const std::string& method) { return find_method(method).kernel != nullptr; });

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import mmap as _mmap
 import os
@@ -20,9 +21,11 @@ from . import metadata as _metadata
 from .metadata import Metadata
 
 MapFile = Callable[[str, int], npt.NDArray[np.uint8]]
+ShardBytes = Callable[[int], npt.NDArray[np.uint8]]
+"""The bytes of a shard of one array, by its number."""
 
 
-@dataclass(slots=True)
+@dataclass
 class StoredTable:
     """An open table: validated metadata and read-only arrays.
 
@@ -32,7 +35,6 @@ class StoredTable:
     config : the method's resolved config as stored.
     transforms : `id`, `version`, `config` of each, in the order they were applied.
     specs : every array, with its sizes.
-    shards : rows arrays by shard; `.start` is the id of the first row.
     shared : arrays of which the table has one copy.
     keys, subwords : metadata of the key index and of fastText's subword rows, or None.
     subword_buckets : the buckets that a pruned fastText model kept, not checked yet; None for others.
@@ -49,13 +51,25 @@ class StoredTable:
     specs: tuple[ArraySpec, ...]
     rows_per_shard: int
     rows_per_chunk: int
-    shards: list[Arrays] = field(repr=False)
     shared: dict[str, npt.NDArray[Any]] = field(repr=False)
     keys: dict[str, Any] | None
     subwords: dict[str, int] | None
     subword_buckets: npt.NDArray[np.uint32] | None = field(repr=False)
     provenance: dict[str, Any]
     metadata: dict[str, Any] = field(repr=False)
+    _rows: dict[str, ShardBytes] = field(repr=False)
+
+    @functools.cached_property
+    def shards(self) -> list[Arrays]:
+        """Rows arrays by shard; `.start` is the id of the first row. Made when first asked for, opening need not."""
+        specs = [s for s in self.specs if s.partition == "rows"]
+        starts = range(0, self.shape.num_embeddings, self.rows_per_shard) if specs else range(0)
+        return [Arrays({s.name: self._shard(s, k) for s in specs}, start) for k, start in enumerate(starts)]
+
+    def _shard(self, spec: ArraySpec, shard: int) -> npt.NDArray[Any]:
+        rows = min(self.rows_per_shard, self.shape.num_embeddings - shard * self.rows_per_shard)
+        shape, dtype = (rows, *spec.row_shape), np.dtype(spec.dtype).newbyteorder("<")
+        return np.ndarray(shape, dtype, self._rows[spec.name](shard))
 
     @property
     def nbytes(self) -> int:
@@ -78,9 +92,7 @@ def file_mapper(mmap: bool) -> MapFile:
     if not mmap:
         return _read
     if native.available():
-        mapper = getattr(native.require("mapping a table"), "map_file", None)
-        if mapper is not None:
-            return mapper  # type: ignore[no-any-return]
+        return native.require("mapping a table").map_file  # type: ignore[no-any-return]
     return _map_python
 
 
@@ -117,37 +129,66 @@ def shard_sizes(meta: Metadata, spec: ArraySpec, shard: int) -> tuple[int, int, 
     return rows, layout.chunks_of(rows, meta.rows_per_chunk), meta.rows_per_chunk * spec.row_nbytes
 
 
-def _map_rows(path: str, meta: Metadata, spec: ArraySpec, map_file: MapFile, shards: list[dict[str, Any]]) -> None:
-    dtype, row_shape = np.dtype(spec.dtype).newbyteorder("<"), spec.row_shape
-    total = meta.rows_per_shard // meta.rows_per_chunk
-    prefix, suffix = f"{path}/{spec.name}/c/", "/0" * len(row_shape)
-    name, stat, array = spec.name, os.stat, np.ndarray
-    # All shards but the last are alike, and the loop over them is the cost of opening a large table.
-    last = len(shards) - 1
-    for low, high in ((0, last), (last, last + 1)):
-        if not 0 <= low < high:
+def num_shards(meta: Metadata) -> int:
+    return layout.chunks_of(meta.shape.num_embeddings, meta.rows_per_shard)
+
+
+def _check_shard_size(path: str, meta: Metadata, spec: ArraySpec, shard: int) -> tuple[str, int]:
+    """The file of a shard and its size, which is as it must be."""
+    _, present, chunk_nbytes = shard_sizes(meta, spec, shard)
+    nbytes = present * chunk_nbytes + layout.index_nbytes(meta.rows_per_shard, meta.rows_per_chunk)
+    file = f"{path}/{layout.shard_file(spec.name, shard, len(spec.shape))}"
+    check_size(file, nbytes, f"shard {shard} of array {spec.name!r}")
+    return file, nbytes
+
+
+def _map_shard(path: str, meta: Metadata, spec: ArraySpec, shard: int, map_file: MapFile) -> npt.NDArray[np.uint8]:
+    """Bytes of a shard's rows; every way in which its file can be wrong has its sentence here."""
+    what = f"shard {shard} of array {spec.name!r}"
+    _, present, chunk_nbytes = shard_sizes(meta, spec, shard)
+    data_nbytes = present * chunk_nbytes
+    # The size first: an index is made in memory only when the file has room for it.
+    file, nbytes = _check_shard_size(path, meta, spec, shard)
+    try:
+        data = map_file(file, nbytes)
+    except OSError as error:
+        _check_shard_size(path, meta, spec, shard)
+        raise CorruptionError(f"{what} could not be mapped ({error}); retry") from error
+    if data.size != nbytes:
+        raise CorruptionError(f"{what} changed while it was opened; open it again")
+    if data[data_nbytes:].tobytes() != _index(meta, present, chunk_nbytes):
+        raise CorruptionError(
+            f"index of {what} must list {present} chunks of {chunk_nbytes} bytes "
+            "back to back, found other bytes; restore the table from a copy"
+        )
+    return data[:data_nbytes]
+
+
+def _index(meta: Metadata, present: int, chunk_nbytes: int) -> bytes:
+    return layout.shard_index(present, meta.rows_per_shard // meta.rows_per_chunk, chunk_nbytes)
+
+
+def _map_rows(path: str, meta: Metadata, spec: ArraySpec, mmap: bool) -> ShardBytes:
+    """Map every shard of a rows array."""
+    count, map_file = num_shards(meta), file_mapper(mmap)
+    if count:
+        # The last shard must be there before anything is made in proportion to their number.
+        _check_shard_size(path, meta, spec, count - 1)
+    if not mmap or not native.available():
+        return [_map_shard(path, meta, spec, k, map_file) for k in range(count)].__getitem__
+    # Natively all shards in one call: a large table has hundreds, and the calls for each were the cost of opening it.
+    mapped = native.require("mapping a table").MappedShards(f"{path}/{spec.name}/c", "/0" * len(spec.row_shape))
+    for last in (count - 2, count - 1):  # every shard but the last is alike
+        if last < 0:
             continue
-        rows, present, chunk_nbytes = shard_sizes(meta, spec, low)
-        nbytes = present * chunk_nbytes + 16 * total + 4
-        index, shape = b"", (rows, *row_shape)
-        for k in range(low, high):
-            file = f"{prefix}{k}{suffix}"
-            try:
-                # The size first: an index is made in memory only when the file has room for it.
-                data = map_file(file, nbytes) if stat(file).st_size == nbytes else None
-            except OSError as error:
-                check_size(file, nbytes, f"shard {k} of array {name!r}")
-                raise CorruptionError(f"shard {k} of array {name!r} could not be mapped ({error}); retry") from error
-            if data is None or data.size != nbytes:
-                check_size(file, nbytes, f"shard {k} of array {name!r}")
-                raise CorruptionError(f"shard {k} of array {name!r} changed while it was opened; open it again")
-            index = index or layout.shard_index(present, total, chunk_nbytes)
-            if data[present * chunk_nbytes :].tobytes() != index:
-                raise CorruptionError(
-                    f"index of shard {k} of array {name!r} must list {present} chunks of {chunk_nbytes} bytes "
-                    "back to back, found other bytes; restore the table from a copy"
-                )
-            shards[k][name] = array(shape, dtype, data)
+        _, present, chunk_nbytes = shard_sizes(meta, spec, last)
+        missing = last + 1 - len(mapped)
+        if mapped.extend(missing, present * chunk_nbytes, _index(meta, present, chunk_nbytes)) < missing:
+            _map_shard(path, meta, spec, len(mapped), map_file)
+            raise CorruptionError(
+                f"shard {len(mapped)} of array {spec.name!r} changed while it was opened; open it again"
+            )
+    return mapped.shard  # type: ignore[no-any-return]
 
 
 def _map_shared(path: str, spec: ArraySpec, map_file: MapFile) -> npt.NDArray[Any]:
@@ -179,28 +220,14 @@ def open_table(path: str | os.PathLike[str], mmap: bool = True) -> StoredTable:
     """
     path = os.path.abspath(path)
     meta = _metadata.read(path)
-    map_file = file_mapper(mmap)
     for spec in meta.specs:
         check_document(path, spec.name, expected_document(meta, spec))
-    num_rows, per_shard = meta.shape.num_embeddings, meta.rows_per_shard
-    num_shards = layout.chunks_of(num_rows, per_shard)
-    rows_specs = [s for s in meta.specs if s.partition == "rows"]
-    for spec in rows_specs:
-        # The last shard must be there before anything is made in proportion to their number.
-        if num_shards:
-            _, present, chunk = shard_sizes(meta, spec, num_shards - 1)
-            size = present * chunk + layout.index_nbytes(per_shard, meta.rows_per_chunk)
-            last = num_shards - 1
-            file = f"{path}/{layout.shard_file(spec.name, last, len(spec.shape))}"
-            check_size(file, size, f"shard {last} of array {spec.name!r}")
-    parts: list[dict[str, Any]] = [{} for _ in range(num_shards if rows_specs else 0)]
-    for spec in rows_specs:
-        _map_rows(path, meta, spec, map_file, parts)
+    rows = {s.name: _map_rows(path, meta, s, mmap) for s in meta.specs if s.partition == "rows"}
     buckets = None
     if meta.subwords is not None and "kept" in meta.subwords:
         spec = layout.buckets_spec(meta.subwords["kept"])
         check_document(path, spec.name, layout.single_document(spec))
-        buckets = _map_shared(path, spec, map_file)
+        buckets = _map_shared(path, spec, file_mapper(mmap))
     for file, entry in meta.files.items():
         check_size(f"{path}/{file}", entry["nbytes"], f"file {file!r}")
     return StoredTable(
@@ -211,13 +238,13 @@ def open_table(path: str | os.PathLike[str], mmap: bool = True) -> StoredTable:
         config=meta.config,
         transforms=meta.transforms,
         specs=meta.specs,
-        rows_per_shard=per_shard,
+        rows_per_shard=meta.rows_per_shard,
         rows_per_chunk=meta.rows_per_chunk,
-        shards=[Arrays(part, k * per_shard) for k, part in enumerate(parts)],
-        shared={s.name: _map_shared(path, s, map_file) for s in meta.specs if s.partition == "shared"},
+        shared={s.name: _map_shared(path, s, file_mapper(mmap)) for s in meta.specs if s.partition == "shared"},
         keys=meta.keys,
         subwords=meta.subwords,
         subword_buckets=buckets,
         provenance=meta.provenance,
         metadata=meta.raw,
+        _rows=rows,
     )

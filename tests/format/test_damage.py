@@ -32,8 +32,25 @@ def group(path: Path) -> dict[str, Any]:
     return json.loads((path / "zarr.json").read_text())
 
 
+def refusal(path: Path, mmap: bool = True) -> str | None:
+    try:
+        open_table(path, mmap)
+    except EmbstoreError as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def refusals(path: Path) -> set[str | None]:
+    """What each way to open says: natively mapped, mapped by Python, read."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("embstore.native.available", lambda: False)
+        by_python = refusal(path)
+    return {refusal(path), by_python, refusal(path, mmap=False)}
+
+
 def found_wrong(path: Path) -> bool:
-    """Whether open or verify objects, in its own words."""
+    """Whether open or verify objects, in its own words; every way to open in the same."""
+    assert len(refusals(path)) == 1
     try:
         open_table(path)
         faults = verify(path)
@@ -186,12 +203,37 @@ def test_missing_or_short_files(table: Path, tmp_path: Path, file: str) -> None:
     good = (path / file).read_bytes()
     for bad in (good[:-1], good + b"\0", b""):
         (path / file).write_bytes(bad)
-        with pytest.raises(CorruptionError, match="bytes, found"):
-            open_table(path)
+        (said,) = refusals(path)
+        assert said and "CorruptionError" in said and "bytes, found" in said
     (path / file).unlink()
-    with pytest.raises(CorruptionError, match="missing"):
-        open_table(path)
+    (said,) = refusals(path)
+    assert said and "CorruptionError" in said and "missing" in said
     assert len(verify(path)) == 1
+
+
+@pytest.mark.parametrize("shard", [0, 1, 2])
+def test_a_changed_index_is_refused(table: Path, tmp_path: Path, shard: int) -> None:
+    path = shutil.copytree(table, tmp_path / "t")
+    file = path / f"codes/c/{shard}/0"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    (said,) = refusals(path)
+    assert said and f"index of shard {shard} of array 'codes' must list" in said
+
+
+def test_a_shard_that_changes_meanwhile_is_refused(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Shards:
+        def __init__(self, directory: str, suffix: str) -> None: ...
+        def __len__(self) -> int:
+            return 0
+
+        def extend(self, count: int, nbytes: int, index: bytes) -> int:
+            return 0
+
+    monkeypatch.setattr("embstore._native.MappedShards", Shards)
+    with pytest.raises(CorruptionError, match="shard 0 of array 'codes' changed while it was opened"):
+        open_table(table)
 
 
 def test_not_a_table(tmp_path: Path) -> None:
