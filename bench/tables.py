@@ -127,7 +127,7 @@ def cold(table: embstore.Table, rounds: int = 7) -> dict[str, Any]:
     path, n, dim = Path(table.path), table.num_embeddings, table.embedding_dim
     codes = path.parent / "codes.bin"
     write_codes(table, codes)
-    out, grown = np.zeros((100_000, dim), np.float32), []
+    out, grown = np.ones((100_000, dim), np.float32), []  # ones: pages of zeros would be made in the lookup
 
     def mine(ids: npt.NDArray[np.int64]) -> float:
         drop_cache(path)
