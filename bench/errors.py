@@ -14,7 +14,7 @@ from embstore import registry
 from . import timing
 
 VARIANTS: list[tuple[str, dict[str, object]]] = [
-    *((name, {}) for name in registry.names()),
+    *((name, {}) for name in registry.fitted()),
     ("int8", {"range": "minmax"}),
     ("int8", {"symmetric": True}),
     ("int4", {"range": "minmax"}),

@@ -234,6 +234,51 @@ def compress(
     return table.open(os.fspath(path))
 
 
+def store(
+    path: str | os.PathLike[str],
+    method: Method,
+    shape: TableShape,
+    arrays: Mapping[str, npt.NDArray[Any]],
+    *,
+    keys: Any = None,
+    overwrite: bool = False,
+    provenance: Mapping[str, Any] | None = None,
+) -> Table:
+    """Write a table from the arrays of a method, as training exports them, and open it.
+
+    Parameters
+    ----------
+    path, overwrite : as in `compress`.
+    method : resolved; `arrays` are every one of its `layout(shape)`, rows arrays whole.
+    keys : keys of the first rows (list of str or int64 array), or None.
+
+    Raises `ShapeError` where an array is not what `layout` says, and what writing raises.
+    """
+    specs = method.layout(shape)
+    by_row = {s.name for s in specs if s.partition == "rows"}
+    with TableWriter(
+        path, shape=shape, method_id=method.id, method_version=method.version, config=method.config(), specs=specs,
+        overwrite=overwrite,
+    ) as writer:  # fmt: skip
+        writer.write_shared({name: array for name, array in arrays.items() if name not in by_row})
+        step = writer.rows_per_shard
+        for first in range(0, shape.num_embeddings if by_row else 0, step):
+            writer.append({name: arrays[name][first : first + step] for name in by_row})
+        if keys is not None:
+            from .format import keys as _keys
+
+            kind: Literal["string", "int64"] = "int64" if isinstance(keys, np.ndarray) else "string"
+            key_writer = _keys.KeysWriter(writer.directory, kind, len(keys), on_duplicate="raise")
+            key_writer.append(keys)
+            writer.set_keys(key_writer.finish())
+        writer.finish(
+            {"source": "arrays", "source_format": "arrays", "source_dtype": "", "seed": 0, **(provenance or {})}
+        )
+    from . import table
+
+    return table.open(os.fspath(path))
+
+
 def open_rows(source: Any, keys: Any, options: dict[str, Any]) -> RowSource:
     """What `compress` reads: an open source as it is, anything else opened."""
     if hasattr(source, "chunks") and isinstance(getattr(source, "shape", None), TableShape):

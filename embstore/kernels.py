@@ -225,6 +225,8 @@ class NumpyBound:
         shards: Sequence[Arrays],
         shared: Mapping[str, npt.NDArray[Any]],
     ) -> None:
+        if not shards:  # nothing is stored by row
+            shards, rows_per_shard = [Arrays({})], 1 << 62
         self._method, self._shape, self._rows_per_shard = method, shape, rows_per_shard
         self._shards = [Arrays({**dict(s), **shared}, s.start) for s in shards]
 

@@ -22,6 +22,7 @@ _BUILTIN: dict[str, str] = {
     "int2": "embstore.methods.int2:Int2",
     "dynamic8": "embstore.methods.dynamic8:Dynamic8",
     "nf4": "embstore.methods.nf4:NF4",
+    "hash": "embstore.methods.hash:Hash",
 }
 
 _TRANSFORMS: dict[str, str] = {
@@ -54,6 +55,16 @@ def get(method_id: str) -> type[RowMethod]:
     module, _, name = target.partition(":")
     cls: type[RowMethod] = getattr(importlib.import_module(module), name)
     return cls
+
+
+def fitted() -> tuple[str, ...]:
+    """Ids of the methods that `compress` makes from a finished table; the others are trained with a model."""
+    return tuple(name for name in names() if not hasattr(get(name), "example"))
+
+
+def trained() -> tuple[str, ...]:
+    """Ids of the methods whose tables `embstore.nn` trains and exports."""
+    return tuple(name for name in names() if hasattr(get(name), "example"))
 
 
 def transform_names() -> tuple[str, ...]:

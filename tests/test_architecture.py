@@ -41,7 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": ONLINE | {"table"},
     "export": ONLINE | {"table"},
     "compare": ONLINE | {"table", "compression"},
-    "nn": {"errors", "arrays", "method", "registry", "table", "compression"},
+    "nn": {"errors", "arrays", "method", "methods", "registry", "pipeline", "table", "compression"},
     "cli": ONLINE | {"transforms", "table", "compression", "search", "report", "export", "compare"},
 }
 

@@ -35,7 +35,7 @@ def variants(method_id: str) -> list[RowMethod]:
     return found
 
 
-ALL = [m for name in registry.names() for m in variants(name)]
+ALL = [m for name in registry.fitted() for m in variants(name)]
 
 
 @pytest.mark.parametrize("method", ALL, ids=repr)
@@ -44,7 +44,7 @@ def test_every_config(method):
 
 
 @pytest.mark.parametrize("dim", [1, 3, 16, 31, 64, 97, 128, 129, 300])
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", registry.fitted())
 def test_every_dim(name, dim):
     check_method(registry.get(name)(), rows=33, dim=dim)
 
@@ -67,12 +67,12 @@ def test_other_instruction_sets(isa):
         pytest.skip(f"this processor has no {isa}")
     code = (
         "from embstore import registry\nfrom embstore.testing import check_method\n"
-        "for name in registry.names():\n    for dim in (5, 50, 128): check_method(registry.get(name)(), 40, dim)\n"
+        "for name in registry.fitted():\n    for dim in (5, 50, 128): check_method(registry.get(name)(), 40, dim)\n"
     )
     subprocess.run([sys.executable, "-c", code], env={**os.environ, "EMBSTORE_ISA": isa}, check=True, timeout=300)
 
 
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", registry.fitted())
 def test_on_disk(name, tmp_path):
     """Mapped = in memory = reference; layout bytes = bytes on disk; same seed, same bytes, any thread count."""
     rows = make_rows(3000, 50, hostile=False)

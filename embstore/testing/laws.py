@@ -14,6 +14,7 @@ import numpy.typing as npt
 from .. import kernels
 from ..arrays import Arrays, TableShape, check
 from ..method import Configured, FloatRows, Named, RowMethod, nbytes
+from ..methods._trained import TrainedMethod
 
 F32 = npt.NDArray[np.float32]
 
@@ -118,6 +119,22 @@ def check_method(method: RowMethod, rows: int = 257, dim: int = 64, seed: int = 
 
     ragged = {spec.name: encoded.pop(spec.name) for spec in specs if spec.partition == "ragged"}
     _check_reading(resolved, shape, stored(shared) | ragged, encoded, seed)
+
+
+def check_trained(method: TrainedMethod, rows: int = 257, dim: int = 64, seed: int = 0) -> None:
+    """`check_method` for a method that is trained: arrays are its `example`."""
+    config_survives(method)
+    shape = TableShape(rows, dim)
+    resolved = method.resolve(shape)
+    assert resolved.resolve(shape) == resolved, "resolve is idempotent"
+    config_survives(resolved)
+    specs = resolved.layout(shape)
+    arrays = resolved.example(shape, np.random.default_rng(seed))
+    shared = {s.name: arrays.pop(s.name) for s in specs if s.partition == "shared"}
+    free = check(specs, arrays, partition="rows", rows=rows) | check(specs, shared, partition="shared")
+    counted = sum(a.nbytes for a in (*arrays.values(), *shared.values()))
+    assert counted == nbytes(resolved, shape, **free), "layout counts all"
+    _check_reading(resolved, shape, shared, arrays, seed)
 
 
 def _encode(method: RowMethod, shared: Named, data: F32, threads: int) -> Named:

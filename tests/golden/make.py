@@ -7,6 +7,8 @@ import numpy as np
 
 import embstore
 from embstore import registry
+from embstore.arrays import TableShape
+from embstore.compression import store
 
 HERE = Path(__file__).parent
 
@@ -18,7 +20,7 @@ def rows() -> np.ndarray:
 
 
 def main() -> None:
-    variants = [(name, {}) for name in registry.names()]
+    variants = [(name, {}) for name in registry.fitted()]
     variants += [
         ("int8", {"block_size": 16, "symmetric": True, "scale_dtype": "float32"}),
         ("nf4", {"scale_dtype": "uint8"}),
@@ -31,6 +33,17 @@ def main() -> None:
             continue
         path.mkdir(parents=True)
         table = embstore.compress(rows(), path / "table", method=name, keys=[f"key {i}" for i in range(11)], **config)
+        np.save(path / "decoded.npy", table.lookup(np.arange(11)))
+        print(path, file=sys.stderr)
+    shape = TableShape(*rows().shape)
+    for name in registry.trained():
+        path = HERE / "v1" / name
+        if path.exists():
+            continue
+        path.mkdir(parents=True)
+        method = registry.get(name)().resolve(shape)
+        arrays = method.example(shape, np.random.default_rng(0))
+        table = store(path / "table", method, shape, arrays, keys=[f"key {i}" for i in range(11)])
         np.save(path / "decoded.npy", table.lookup(np.arange(11)))
         print(path, file=sys.stderr)
 

@@ -1,0 +1,70 @@
+"""The hashing trick: rows share the rows of a smaller table (Weinberger et al., ICML 2009)."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from ..arrays import Arrays, ArraySpec, TableShape
+from ..errors import BudgetError, ConfigError
+from ..method import FloatRows, Ids, Named
+from ._hashing import check_seed, reduce, scramble
+from ._trained import TrainedMethod, random_floats
+
+
+@dataclass(frozen=True)
+class Hash(TrainedMethod):
+    """Row x is row h(x) of a table of `rows` rows; colliding ids share it.
+
+    Parameters
+    ----------
+    rows : rows stored; None for a tenth of the ids.
+    hash : "mod", x mod rows, which keeps neighbours apart; or "mix", a seeded 64-bit hash, for ids that follow a
+        pattern.
+    seed : of "mix".
+    """
+
+    id: ClassVar[str] = "hash"
+    shorthand: ClassVar[tuple[str, ...]] = ("rows",)
+
+    rows: int | None = None
+    hash: Literal["mod", "mix"] = "mod"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.rows is not None and (type(self.rows) is not int or not 1 <= self.rows <= 2**31):
+            raise ConfigError(
+                f"rows of hash must be between 1 and 2**31, found {self.rows!r}; leave it out for a tenth"
+            )
+        if self.hash not in ("mod", "mix"):
+            raise ConfigError(f"hash of hash must be 'mod' or 'mix', found {self.hash!r}; choose one of these")
+        check_seed(self.id, self.seed)
+
+    def resolve(self, shape: TableShape) -> Self:
+        rows = self.rows or min(2**31, max(1, -(-shape.num_embeddings // 10)))
+        return dataclasses.replace(self, rows=min(rows, max(1, shape.num_embeddings)))
+
+    def layout(self, shape: TableShape) -> tuple[ArraySpec, ...]:
+        return (ArraySpec("table", "float32", (self.rows or 1, shape.embedding_dim), "shared"),)
+
+    def for_budget(self, shape: TableShape, nbytes: int) -> Self:
+        rows = nbytes // (4 * shape.embedding_dim)
+        if rows < 1:
+            floor = 4 * shape.embedding_dim
+            raise BudgetError(f"hash needs at least {floor:,} bytes, one row, found a budget of {nbytes:,}; raise it")
+        return dataclasses.replace(self, rows=min(rows, 2**31))
+
+    def buckets(self, ids: Ids) -> npt.NDArray[np.int64]:
+        """The stored row of each id."""
+        assert self.rows is not None
+        return ids % self.rows if self.hash == "mod" else reduce(scramble(ids, self.seed), self.rows)
+
+    def lookup(self, arrays: Arrays, ids: Ids, out: FloatRows) -> None:
+        np.take(arrays["table"], self.buckets(ids), axis=0, out=out)
+
+    def example(self, shape: TableShape, rng: np.random.Generator) -> Named:
+        return {"table": random_floats(rng, self.rows or 1, shape.embedding_dim)}

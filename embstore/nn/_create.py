@@ -1,0 +1,111 @@
+"""Module ids to classes, and a budget to a configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import registry
+from ..arrays import TableShape
+from ..compression import Budget, choose, parse_budget
+from ..errors import ConfigError
+from .base import CompressedEmbedding, Mode
+
+# Module id -> class, and the storage method it exports to.
+_MODULES: dict[str, tuple[str, str]] = {
+    "float32": ("embstore.nn.full:Full", "float32"),
+    "hash": ("embstore.nn.hash:Hash", "hash"),
+}
+
+
+def names() -> tuple[str, ...]:
+    """Ids of every module."""
+    return tuple(_MODULES)
+
+
+def module_class(method: str) -> tuple[type[CompressedEmbedding], str]:
+    """The class of a module id and the id of its storage method; `ConfigError` lists the known ids."""
+    if method not in _MODULES:
+        raise ConfigError(f"a trainable method must be one of {', '.join(names())}, found {method!r}")
+    target, stored = _MODULES[method]
+    module, _, name = target.partition(":")
+    cls: type[CompressedEmbedding] = getattr(importlib.import_module(module), name)
+    return cls, stored
+
+
+def embedding(
+    method: str,
+    num_embeddings: int | None = None,
+    embedding_dim: int = 0,
+    *,
+    budget: Budget | None = None,
+    field_sizes: Sequence[int] | None = None,
+    counts: npt.ArrayLike | None = None,
+    seed: int = 0,
+    mode: Mode | None = None,
+    **config: Any,
+) -> Any:
+    """A compressed embedding to train in place of `torch.nn.Embedding`.
+
+    Parameters
+    ----------
+    method : one of `names()`.
+    num_embeddings, embedding_dim : rows and dims, as in `nn.Embedding`.
+    budget : bytes (int, "64MB"), ratio of the float32 bytes (0.1, "10%") or bits per dimension ("4bpd") of the exported
+        table; solved to a configuration.
+    field_sizes : sizes of the fields of a categorical data set, in place of `num_embeddings` or adding up to it: a
+        `FieldEmbedding` of one module a field, each compressed only where that makes it smaller.
+    counts : how often each id occurs in training data, an array of num_embeddings.
+    seed : of the initial weights and of hashes: the same seed, the same module.
+    mode : None for rows; "sum", "mean" or "max" for bags.
+    config : fields of the storage method and training options of the module.
+
+    Raises `ConfigError` for an unknown method, field or option; `BudgetError` naming the floor.
+    """
+    from .fields import FieldEmbedding
+
+    cls, stored = module_class(method)
+    if embedding_dim < 1:
+        raise ConfigError(f"embedding_dim must be a positive integer, found {embedding_dim!r}; 16 is usual")
+    if field_sizes is not None:
+        total = sum(field_sizes)
+        if num_embeddings not in (None, total):
+            raise ConfigError(f"field_sizes must add up to num_embeddings {num_embeddings}, found {total}; drop one")
+        return FieldEmbedding(method, field_sizes, embedding_dim, budget, _counts(counts, total), seed, mode, config)
+    if num_embeddings is None:
+        raise ConfigError("embedding needs num_embeddings or field_sizes, found neither; say how many rows there are")
+    shape = TableShape(num_embeddings, embedding_dim)
+    given = _counts(counts, num_embeddings)
+    if cls.needs_counts and given is None:
+        raise ConfigError(f"method {method!r} needs counts, how often each id occurs; pass counts=")
+    if "seed" in _fields(stored):
+        config["seed"] = seed
+    options = {k: config.pop(k) for k in list(config) if k in cls.options and k not in _fields(stored)}
+    return cls(solve(method, shape, budget, config), shape, counts=given, seed=seed, mode=mode, **options)
+
+
+def solve(method: str, shape: TableShape, budget: Budget | None, config: dict[str, Any]) -> Any:
+    """The resolved storage method of a module for a shape and a budget."""
+    _, stored = module_class(method)
+    limit = None if budget is None else parse_budget(budget, shape)
+    return choose(registry.get(stored).from_config(config), shape, limit, {})
+
+
+def _fields(stored: str) -> set[str]:
+    return {f.name for f in dataclasses.fields(registry.get(stored))}  # type: ignore[arg-type]
+
+
+def _counts(counts: npt.ArrayLike | None, rows: int) -> npt.NDArray[Any] | None:
+    if counts is None:
+        return None
+    given = np.asarray(counts)
+    if given.shape != (rows,) or given.dtype.kind not in "iuf":
+        raise ConfigError(f"counts must be {rows} numbers, found {given.dtype} of shape {given.shape}")
+    if not np.isfinite(given).all() or (given < 0).any():
+        raise ConfigError("counts must be finite and not negative, found others; mend them")
+    return given

@@ -1,0 +1,212 @@
+"""What every module is: ids to rows, differentiable; its size counted; its arrays exported."""
+
+from __future__ import annotations
+
+import abc
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from ..arrays import TableShape, check
+from ..errors import ConfigError, IdRangeError, IdTypeError, ShapeError
+from ..method import Method, nbytes
+
+if TYPE_CHECKING:
+    from ..table import Table
+
+Mode = Literal["sum", "mean", "max"]
+
+# Words of state that optimizers keep for each weight.
+OPTIMIZER_WORDS = {"sgd": 0, "momentum": 1, "adagrad": 1, "rmsprop": 1, "adam": 2, "adamw": 2}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One part of a training: its name, and what the module expects of the loop in it.
+
+    Attributes
+    ----------
+    name : "train", "warm-up", "search", "retrain", …
+    needs : "train", batches of training data alone; or "validation", validation batches too, see `before_step`.
+    advice : how long and how, in a sentence.
+    """
+
+    name: str
+    needs: Literal["train", "validation"] = "train"
+    advice: str = ""
+
+
+class CompressedEmbedding(nn.Module, abc.ABC):
+    """A table of `num_embeddings` rows of `embedding_dim` values, held in fewer weights.
+
+    Subclasses define `id`, `rows`, `arrays`. They are made by `embstore.nn.embedding`.
+
+    Parameters
+    ----------
+    method : the resolved storage method; its config is what was asked for or what the budget allows.
+    shape : rows and dims.
+    counts : how often each id occurs in training data, for methods that use it; None when not known.
+    seed : of the initial weights.
+    mode : None for rows as `nn.Embedding` gives them; "sum", "mean" or "max" for bags as `nn.EmbeddingBag` does.
+    """
+
+    id: ClassVar[str]
+    # Training-only settings and their defaults: config fields that the storage method does not know.
+    options: ClassVar[Mapping[str, Any]] = {}
+    needs_counts: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        method: Method,
+        shape: TableShape,
+        *,
+        counts: npt.NDArray[Any] | None = None,
+        seed: int = 0,
+        mode: Mode | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        if mode not in (None, "sum", "mean", "max"):
+            raise ConfigError(f"mode must be None, 'sum', 'mean' or 'max', found {mode!r}; choose one of these")
+        self.method, self.shape, self.mode = method, shape, mode
+        self.num_embeddings, self.embedding_dim = shape.num_embeddings, shape.embedding_dim
+        self.option = {**self.options, **options}
+        self._generator = torch.Generator().manual_seed(seed)
+        self._build(counts)
+
+    # What a subclass defines -----------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def _build(self, counts: npt.NDArray[Any] | None) -> None:
+        """Make parameters and buffers, drawing from `self._generator`."""
+
+    @abc.abstractmethod
+    def rows(self, ids: Tensor) -> Tensor:
+        """Rows (n, embedding_dim) of ids (n,), int64 and in range; differentiable in the parameters."""
+
+    @abc.abstractmethod
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Every array of `self.method.layout(self.shape)`, as trained so far; `ConfigError` in a half-done stage."""
+
+    # Training --------------------------------------------------------------------------------------------------
+
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages of training, in order. A loop runs each, then calls `end_of_stage` with its name."""
+        return (Stage("train", advice="as the uncompressed model"),)
+
+    def before_step(self, step: int, validation: bool = False) -> None:
+        """Called before each forward pass; `validation` where the batch is one of validation data."""
+
+    def after_step(self, step: int) -> None:
+        """Called after each step of the optimizer."""
+
+    def end_of_stage(self, name: str) -> None:
+        """Called when a stage is done; parameters may change, so make a new optimizer after it."""
+
+    def regularizer(self) -> Tensor | None:
+        """A term to add to the loss of the batch just seen; None for none."""
+        return None
+
+    # Use -------------------------------------------------------------------------------------------------------
+
+    def forward(self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None) -> Tensor:
+        """Rows of shape (*input.shape, embedding_dim), or with a `mode` bags, as `nn.Embedding` and `nn.EmbeddingBag`.
+
+        Raises `IdTypeError`, `IdRangeError` (ids on an accelerator are checked there, at the price of a
+        synchronization), `ShapeError`.
+        """
+        self._check(input)
+        flat = input.reshape(-1).long()
+        if self.mode is None:
+            if offsets is not None or per_sample_weights is not None:
+                raise ShapeError("offsets and per_sample_weights need bags, found a module of rows; set mode='sum'")
+            return self.rows(flat).reshape(*input.shape, self.embedding_dim)
+        if input.dim() == 2:
+            if offsets is not None:
+                raise ShapeError("offsets must be left out for a 2-D input, found both; flatten input or drop offsets")
+            offsets = torch.arange(0, flat.numel() + 1, max(input.shape[1], 1), device=input.device)[: input.shape[0]]
+        elif input.dim() != 1 or offsets is None:
+            raise ShapeError(f"a bag needs a 2-D input, or a 1-D one with offsets, found {input.dim()}-D")
+        rows = self.rows(flat)
+        order = torch.arange(len(flat), device=input.device)
+        weights = None if per_sample_weights is None else per_sample_weights.reshape(-1).to(rows.dtype)
+        return nn.functional.embedding_bag(order, rows, offsets, mode=self.mode, per_sample_weights=weights)
+
+    def _check(self, ids: Tensor) -> None:
+        if ids.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
+            raise IdTypeError(f"ids must be integers, found {ids.dtype}; convert them with .long()")
+        if ids.numel() and not torch.compiler.is_compiling():
+            low, high = int(ids.min()), int(ids.max())
+            if low < 0 or high >= self.num_embeddings:
+                found = low if low < 0 else high
+                raise IdRangeError(f"ids must be from 0 to {self.num_embeddings - 1}, found {found}; check the ids")
+
+    def nbytes_inference(self) -> int:
+        """Bytes of the exported table: everything a lookup needs, maps, masks, scales and seeds too."""
+        specs = self.method.layout(self.shape)
+        if all(isinstance(size, int) for spec in specs for size in spec.shape):
+            return nbytes(self.method, self.shape)
+        return sum(array.nbytes for array in self.arrays().values())
+
+    def nbytes_training(self, optimizer: str | torch.optim.Optimizer = "adam") -> int:
+        """Bytes of parameters and buffers in training, with the state that `optimizer` keeps for each weight.
+
+        `optimizer` is a torch optimizer or one of sgd, momentum, adagrad, rmsprop, adam, adamw. Gradients and
+        activations are left out.
+        """
+        name = optimizer if isinstance(optimizer, str) else type(optimizer).__name__.lower()
+        if name == "sparseadam":
+            name = "adam"
+        if not isinstance(optimizer, str) and name == "sgd" and optimizer.defaults.get("momentum"):
+            name = "momentum"
+        if name not in OPTIMIZER_WORDS:
+            raise ConfigError(f"optimizer must be one of {', '.join(OPTIMIZER_WORDS)}, found {name!r}; name one")
+        weights = sum(p.numel() * p.element_size() for p in self.parameters() if p.requires_grad)
+        others = sum(p.numel() * p.element_size() for p in self.parameters() if not p.requires_grad)
+        buffers = sum(b.numel() * b.element_size() for b in self.buffers())
+        return int(weights * (1 + OPTIMIZER_WORDS[name]) + others + buffers)
+
+    def export(self, path: str | os.PathLike[str], *, keys: Any = None, overwrite: bool = False) -> Table:
+        """Write the trained table to `path` and open it: its lookups are this module's rows in evaluation mode.
+
+        Raises `ConfigError` in a half-done stage, `DestinationExistsError`, `StorageError`.
+        """
+        from ..compression import store
+
+        with torch.no_grad():
+            arrays = self.arrays()
+        specs = self.method.layout(self.shape)
+        partition: Literal["rows", "shared"]
+        for partition in ("rows", "shared"):
+            own = {s.name for s in specs if (s.partition == "shared") == (partition == "shared")}
+            part = {k: v for k, v in arrays.items() if k in own}
+            check(specs, part, partition=partition, rows=self.num_embeddings)
+        about = {"trained": self.id}
+        return store(path, self.method, self.shape, arrays, keys=keys, overwrite=overwrite, provenance=about)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_embeddings}, {self.embedding_dim}, method={self.method!r}"
+
+    # For subclasses --------------------------------------------------------------------------------------------
+
+    def _uniform(self, *shape: int, bound: float) -> nn.Parameter:
+        """A parameter drawn from U(-bound, bound)."""
+        values = torch.empty(shape).uniform_(-bound, bound, generator=self._generator)
+        return nn.Parameter(values)
+
+    @property
+    def _bound(self) -> float:
+        """The bound of a full table's initial values, as recommenders draw them: U(±sqrt(1 / num_embeddings))."""
+        return float(np.sqrt(1.0 / max(self.num_embeddings, 1)))
+
+
+def array(tensor: Tensor) -> npt.NDArray[Any]:
+    """A tensor as a numpy array to store."""
+    found: npt.NDArray[Any] = tensor.detach().cpu().contiguous().numpy()
+    return found

@@ -1,0 +1,134 @@
+"""Several categorical fields in one module: a table each, compressed only where that makes it smaller."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from ..arrays import TableShape
+from ..compression import Budget, parse_budget
+from ..errors import BudgetError, ConfigError, EmbstoreError, ShapeError
+from .base import CompressedEmbedding, Mode
+
+if TYPE_CHECKING:
+    from ..table import Table
+
+
+class FieldEmbedding(nn.Module):
+    """One `CompressedEmbedding` for each field; input (batch, fields) of ids within each field.
+
+    A budget is spent by one ratio for all fields that are worth compressing: the largest at which everything fits,
+    found by bisection. The others stay full.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        field_sizes: Sequence[int],
+        embedding_dim: int,
+        budget: Budget | None,
+        counts: npt.NDArray[Any] | None,
+        seed: int,
+        mode: Mode | None,
+        config: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        if not field_sizes or any(type(n) is not int or n < 1 for n in field_sizes):
+            raise ConfigError(f"field_sizes must be positive integers, one a field, found {field_sizes!r}")
+        self.field_sizes, self.embedding_dim = tuple(field_sizes), embedding_dim
+        bounds = np.cumsum([0, *field_sizes])
+        ratios = _ratios(method, field_sizes, embedding_dim, budget, config)
+        from ._create import embedding
+
+        modules = []
+        for i, (n, ratio) in enumerate(zip(field_sizes, ratios, strict=True)):
+            own = None if counts is None else counts[bounds[i] : bounds[i + 1]]
+            if ratio is None:
+                modules.append(embedding("float32", n, embedding_dim, seed=seed + i, mode=mode))
+            else:
+                limit = None if ratio == "default" else ratio
+                modules.append(
+                    embedding(method, n, embedding_dim, budget=limit, counts=own, seed=seed + i, mode=mode, **config)
+                )
+        self.fields = nn.ModuleList(modules)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Rows (batch, fields, embedding_dim) of ids (batch, fields)."""
+        if input.dim() != 2 or input.shape[1] != len(self.fields):
+            raise ShapeError(f"input must have shape (batch, {len(self.fields)}), found {tuple(input.shape)}")
+        return torch.stack([field(input[:, i]) for i, field in enumerate(self.fields)], dim=1)
+
+    def nbytes_inference(self) -> int:
+        """Bytes of all exported tables."""
+        return sum(field.nbytes_inference() for field in self._each())
+
+    def nbytes_training(self, optimizer: str | torch.optim.Optimizer = "adam") -> int:
+        """Bytes in training; see `CompressedEmbedding.nbytes_training`."""
+        return sum(field.nbytes_training(optimizer) for field in self._each())
+
+    def _each(self) -> list[CompressedEmbedding]:
+        return list(self.fields)
+
+    def export(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> list[Table]:
+        """Write each field's table to `path`/0, `path`/1, … and open them."""
+        os.makedirs(path, exist_ok=True)
+        return [field.export(Path(path) / str(i), overwrite=overwrite) for i, field in enumerate(self._each())]
+
+
+def _ratios(
+    method: str, sizes: Sequence[int], dim: int, budget: Budget | None, config: dict[str, Any]
+) -> list[int | str | None]:
+    """For each field: bytes to compress it to, "default" without a budget, or None to leave it full."""
+
+    full = [TableShape(n, dim).nbytes_float32 for n in sizes]
+    if budget is None:
+        return [
+            "default" if _cost(method, n, dim, None, config) < whole else None
+            for n, whole in zip(sizes, full, strict=True)
+        ]
+    limit = parse_budget(budget, TableShape(sum(sizes), dim))
+
+    def spend(ratio: float) -> tuple[int, list[int | None]]:
+        total, chosen = 0, []
+        for n, whole in zip(sizes, full, strict=True):
+            cost = _cost(method, n, dim, int(whole * ratio), config)
+            chosen.append(int(whole * ratio) if cost < whole else None)
+            total += min(cost, whole)
+        return total, chosen
+
+    low, high = 0.0, 1.0
+    best: list[int | None] | None = [None] * len(sizes) if sum(full) <= limit else None
+    least = sum(full)
+    for _ in range(40):
+        middle = (low + high) / 2
+        total, chosen = spend(middle)
+        least = min(least, total)
+        if total <= limit:
+            low, best = middle, chosen
+        else:
+            high = middle
+    if best is None:
+        raise BudgetError(
+            f"method {method!r} needs at least about {least:,} bytes for these fields, "
+            f"the budget is {limit:,}; raise it"
+        )
+    return list(best)
+
+
+def _cost(method: str, n: int, dim: int, limit: int | None, config: dict[str, Any]) -> int:
+    """Bytes of a field's table within `limit`; more than any table where it cannot be made."""
+    from ..method import nbytes
+    from ._create import solve
+
+    shape = TableShape(n, dim)
+    try:
+        return nbytes(solve(method, shape, limit, dict(config)), shape)
+    except (BudgetError, EmbstoreError):
+        return 2**62

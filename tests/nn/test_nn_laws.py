@@ -1,0 +1,202 @@
+"""What every module promises: forward = exported lookup, gradients, sizes, the faces of torch's own modules."""
+
+import copy
+
+import numpy as np
+import pytest
+
+import embstore
+from embstore import errors, registry
+from embstore.arrays import TableShape
+from embstore.compression import store
+from embstore.testing import check_trained
+
+torch = pytest.importorskip("torch")
+enn = pytest.importorskip("embstore.nn")
+
+# Other configurations of a module than its defaults; a new module needs no line here.
+CONFIGS = {"hash": [{"hash": "mix", "rows": 20}]}
+# Modules whose rows sum in another order than the stored kernel: relative tolerance.
+CLOSE = {}
+N, DIM = 203, 12
+
+ALL = [(name, config) for name in enn.names() for config in ({}, *CONFIGS.get(name, ()))]
+
+
+def make(name, config, dim=DIM, **more):
+    counts = np.random.default_rng(0).zipf(1.5, N).astype(np.float64)
+    return enn.embedding(name, N, dim, counts=counts, **config, **more)
+
+
+def finished(module):
+    """Past every stage, without training."""
+    for stage in module.stages():
+        module.before_step(0)
+        module.after_step(0)
+        module.end_of_stage(stage.name)
+    return module.eval()
+
+
+@pytest.mark.parametrize(("name", "config"), ALL)
+def test_forward_is_the_exported_lookup(name, config, tmp_path):
+    module = finished(make(name, config))
+    table = module.export(tmp_path / "t", keys=[f"k{i}" for i in range(N)])
+    ids = np.concatenate([[0, N - 1], np.random.default_rng(1).integers(0, N, 500)])
+    with torch.no_grad():
+        rows = module(torch.from_numpy(ids)).numpy()
+    for read in (embstore.open(tmp_path / "t"), embstore.Table(table._stored, backend="numpy")):
+        if name in CLOSE:
+            scale = np.abs(rows).max() * CLOSE[name]
+            np.testing.assert_allclose(read.lookup(ids), rows, rtol=CLOSE[name], atol=scale)
+        else:
+            assert np.array_equal(read.lookup(ids), rows)
+    assert table.nbytes == module.nbytes_inference()
+    assert table.verify() == []
+    assert np.array_equal(table["k3"], table[3])
+
+
+@pytest.mark.parametrize(("name", "config"), ALL)
+def test_gradients(name, config):
+    module = make(name, config, dim=4).double()
+    ids = torch.tensor([0, 3, 3, N - 1, 17])
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    if not parameters or getattr(module, "straight_through", False):
+        pytest.skip("not differentiable in the ordinary sense: see the module's own tests")
+    torch.autograd.gradcheck(lambda *_: module(ids), parameters, eps=1e-6, atol=1e-5, nondet_tol=1e-9)
+
+
+@pytest.mark.parametrize(("name", "config"), ALL)
+def test_it_learns(name, config):
+    """A few steps of Adam bring rows nearer to targets that the method can express."""
+    torch.manual_seed(0)
+    module = make(name, config, dim=8)
+    ids = torch.arange(N)
+    with torch.no_grad():
+        target = module(ids) + 0.3
+    optimizer = torch.optim.Adam(module.parameters(), 0.05)
+    losses = []
+    for step in range(60):
+        module.before_step(step)
+        loss = torch.nn.functional.mse_loss(module(ids), target)
+        term = module.regularizer()
+        optimizer.zero_grad()
+        (loss if term is None else loss + term).backward()
+        optimizer.step()
+        module.after_step(step)
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize(("name", "config"), ALL)
+def test_faces_of_torch(name, config):
+    ids = torch.tensor([[1, 2, 3], [4, 4, 0]])
+    rows = make(name, config).eval()
+    assert rows(ids).shape == (2, 3, DIM)
+    for mode in ("sum", "mean", "max"):
+        bags = make(name, config, mode=mode).eval()
+        bags.load_state_dict(rows.state_dict())
+        each = rows(ids)
+        want = {"sum": each.sum(1), "mean": each.mean(1), "max": each.max(1).values}[mode]
+        torch.testing.assert_close(bags(ids), want)
+        torch.testing.assert_close(bags(ids.reshape(-1), torch.tensor([0, 3])), want)
+    weighted = make(name, config, mode="sum").eval()
+    weighted.load_state_dict(rows.state_dict())
+    w = torch.rand(2, 3)
+    torch.testing.assert_close(weighted(ids, per_sample_weights=w), (rows(ids) * w[..., None]).sum(1))
+
+
+@pytest.mark.parametrize(("name", "config"), ALL)
+def test_same_seed_same_weights_and_copies(name, config):
+    a, b, c = (make(name, config, seed=s) for s in (1, 1, 2))
+    ids = torch.arange(N)
+    assert torch.equal(a.eval()(ids), b.eval()(ids))
+    assert not torch.equal(a(ids), c.eval()(ids))
+    with torch.no_grad():
+        for p in a.parameters():
+            p += 1
+    assert not torch.equal(a(ids), b(ids))
+    b.load_state_dict(a.state_dict())
+    assert torch.equal(a(ids), b(ids))
+    assert torch.equal(a(ids), copy.deepcopy(a)(ids))
+
+
+@pytest.mark.parametrize(("name", "config"), ALL)
+def test_sizes(name, config):
+    module = make(name, config)
+    assert module.nbytes_training("adam") >= module.nbytes_training("sgd") > 0
+    weights = sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)
+    assert module.nbytes_training("adam") - module.nbytes_training("sgd") == 2 * weights
+    assert module.nbytes_training(torch.optim.SGD(module.parameters(), 0.1)) == module.nbytes_training("sgd")
+
+
+@pytest.mark.parametrize(("name", "config"), ALL)
+def test_bad_ids(name, config):
+    module = make(name, config)
+    with pytest.raises(errors.IdRangeError, match=f"0 to {N - 1}, found {N}"):
+        module(torch.tensor([0, N]))
+    with pytest.raises(errors.IdRangeError, match="found -1"):
+        module(torch.tensor([-1]))
+    with pytest.raises(errors.IdTypeError):
+        module(torch.tensor([0.5]))
+
+
+@pytest.mark.parametrize("name", registry.trained())
+def test_kernels_of_trained_methods(name):
+    for dim in (1, 5, 16, 50, 64, 128):
+        check_trained(registry.get(name)(), rows=67, dim=dim)
+        for config in CONFIGS.get(name, ()):
+            check_trained(registry.get(name)(**config), rows=67, dim=dim)
+
+
+@pytest.mark.parametrize("name", registry.trained())
+def test_compress_names_the_trainer(name, tmp_path):
+    with pytest.raises(errors.ConfigError, match=rf"embstore.nn.embedding\('{name}'"):
+        embstore.compress(np.zeros((5, 4), np.float32), tmp_path / "t", name)
+
+
+def test_ids_up_to_2_to_the_40(tmp_path):
+    shape = TableShape(2**40, 8)
+    method = registry.get("hash")(rows=1000, hash="mix").resolve(shape)
+    table = store(tmp_path / "t", method, shape, method.example(shape, np.random.default_rng(0)))
+    ids = np.random.default_rng(0).integers(0, 2**40, 10_000)
+    assert np.array_equal(table.lookup(ids), embstore.Table(table._stored, backend="numpy").lookup(ids))
+    module = enn.embedding("hash", 2**40, 8, rows=1000, hash="mix")
+    with torch.no_grad():
+        module.table.copy_(torch.from_numpy(np.array(table._stored.shared["table"])))
+        assert np.array_equal(module(torch.from_numpy(ids)).numpy(), table.lookup(ids))
+
+
+def test_fields_spend_a_budget(tmp_path):
+    sizes = [5, 1000, 30, 7000]
+    full = 4 * 16 * sum(sizes)
+    for ratio in (0.5, 0.1, 0.01):
+        module = enn.embedding("hash", embedding_dim=16, field_sizes=sizes, budget=ratio)
+        assert 0.9 * full * ratio < module.nbytes_inference() <= full * ratio
+    ids = torch.stack([torch.randint(0, n, (9,)) for n in sizes], dim=1)
+    rows = module(ids)
+    assert rows.shape == (9, 4, 16)
+    tables = module.export(tmp_path / "set")
+    for i, table in enumerate(tables):
+        assert np.array_equal(table.lookup(ids[:, i].numpy()), rows[:, i].detach().numpy())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("foo", 3, 4), "must be one of"),
+        (("hash", 3, 0), "embedding_dim"),
+        (("hash", None, 4), "num_embeddings or field_sizes"),
+        (("hash", 3, 4, {"nothing": 1}), "unknown field 'nothing'"),
+        (("hash", 1000, 16, {"budget": 10}), "at least 64 bytes"),
+        (("hash", 9, 4, {"field_sizes": [5, 5]}), "add up to"),
+        (("hash", None, 4, {"field_sizes": [5, 0]}), "positive integers"),
+        (("hash", 3, 4, {"counts": [1, 2]}), "counts must be 3 numbers"),
+        (("hash", 3, 4, {"counts": [1, 2, -1]}), "not negative"),
+        (("hash", 3, 4, {"mode": "min"}), "'sum', 'mean' or 'max'"),
+        (("hash", None, 16, {"field_sizes": [1000, 1000], "budget": 100}), "at least about"),
+    ],
+)
+def test_refused(arguments, text):
+    method, n, dim, *more = arguments
+    with pytest.raises(errors.ConfigError, match=text):
+        enn.embedding(method, n, dim, **(more[0] if more else {}))
