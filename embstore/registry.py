@@ -23,6 +23,7 @@ _BUILTIN: dict[str, str] = {
     "dynamic8": "embstore.methods.dynamic8:Dynamic8",
     "nf4": "embstore.methods.nf4:NF4",
     "hash": "embstore.methods.hash:Hash",
+    "compo": "embstore.methods.compo:Compo",
 }
 
 _TRANSFORMS: dict[str, str] = {

@@ -20,6 +20,7 @@ from .base import CompressedEmbedding, Mode
 _MODULES: dict[str, tuple[str, str]] = {
     "float32": ("embstore.nn.full:Full", "float32"),
     "hash": ("embstore.nn.hash:Hash", "hash"),
+    "compo": ("embstore.nn.compo:Compo", "compo"),
 }
 
 
