@@ -24,6 +24,8 @@ _BUILTIN: dict[str, str] = {
     "nf4": "embstore.methods.nf4:NF4",
     "hash": "embstore.methods.hash:Hash",
     "compo": "embstore.methods.compo:Compo",
+    "robe": "embstore.methods.robe:Robe",
+    "memcom": "embstore.methods.memcom:Memcom",
 }
 
 _TRANSFORMS: dict[str, str] = {

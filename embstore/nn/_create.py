@@ -21,6 +21,8 @@ _MODULES: dict[str, tuple[str, str]] = {
     "float32": ("embstore.nn.full:Full", "float32"),
     "hash": ("embstore.nn.hash:Hash", "hash"),
     "compo": ("embstore.nn.compo:Compo", "compo"),
+    "robe": ("embstore.nn.robe:Robe", "robe"),
+    "memcom": ("embstore.nn.memcom:Memcom", "memcom"),
 }
 
 

@@ -21,6 +21,14 @@ CONFIGS = {
         {"partitions": 4},
         {"op": "concat", "partitions": 1},
     ],
+    "memcom": [{"bias": True, "rows": 9}],
+    "robe": [
+        {"wrap": True, "size": 129},
+        {"sign": True, "chunk": 128},
+        {"wrap": True, "sign": True, "chunk": 5},
+        {"chunk": 2},
+        {"chunk": 64, "size": 64},
+    ],
 }
 # Modules whose rows sum in another order than the stored kernel: relative tolerance.
 CLOSE = {}
@@ -79,6 +87,8 @@ def test_it_learns(name, config):
     ids = torch.arange(N)
     with torch.no_grad():
         target = module(ids) + 0.3
+        if config.get("sign"):  # values shared under both signs cannot all move one way
+            target = module(ids) * -10
     optimizer = torch.optim.Adam(module.parameters(), 0.05)
     losses = []
     for step in range(60):
@@ -161,7 +171,9 @@ def test_compress_names_the_trainer(name, tmp_path):
 
 
 # Configurations that can stand for 2**40 rows.
-HUGE = {"hash": {"rows": 1000, "hash": "mix"}, "compo": {"partitions": 4}}
+HUGE = {"hash": {"rows": 1000, "hash": "mix"}, "compo": {"partitions": 4},
+    "robe": {"size": 100_000, "wrap": True, "sign": True},
+}
 
 
 @pytest.mark.parametrize("name", HUGE)

@@ -1,0 +1,82 @@
+#include "methods/_gather.h"
+
+namespace embstore::EMBSTORE_ISA {
+namespace {
+
+// A row of the shared table, the id's weight and, where Own is 2, its bias.
+template <int Own>
+struct SharedAndOwn {
+  using Place = std::array<const uint8_t*, 1 + Own>;
+  int64_t rows, row_bytes;
+  const uint8_t* table;
+  RowArrays<Own> own;
+
+  static std::array<const char*, Own> names() {
+    if constexpr (Own == 1)
+      return {"weight"};
+    else
+      return {"weight", "bias"};
+  }
+  explicit SharedAndOwn(const TableView& t)
+      : rows(t.params.integer("rows", 1)),
+        row_bytes(4 * t.embedding_dim),
+        table(shared_rows(t, "table", rows, row_bytes)),
+        own(t, names()) {}
+  EMBSTORE_INLINE Place place(int64_t id) const {
+    const auto found = own.place(id);
+    Place at;
+    at[0] = table + id % rows * row_bytes;
+    for (int k = 0; k < Own; ++k) at[1 + k] = found[k];
+    return at;
+  }
+  EMBSTORE_INLINE void prefetch_row(const Place& at) const {
+    prefetch_lines(at[0], row_bytes);
+    for (int k = 0; k < Own; ++k) prefetch(at[1 + k]);
+  }
+};
+
+template <int Own>
+struct MemcomDecode {
+  using Place = typename SharedAndOwn<Own>::Place;
+  SharedAndOwn<Own> arrays;
+  int64_t dim, line_bytes;
+
+  explicit MemcomDecode(const TableView& table) : arrays(table), dim(table.embedding_dim), line_bytes(4 * dim + 64) {}
+
+  static float number(const uint8_t* at) { return *reinterpret_cast<const float*>(at); }
+  template <class Sink>
+  void decode(const Place& place, Sink& sink) const {
+    const auto* row = reinterpret_cast<const float*>(place[0]);
+    const float weight = number(place[1]), bias = number(place[Own]);
+    int64_t j = 0;
+#if !defined(EMBSTORE_ISA_REF)
+    const Floats weights = set1(weight), biases = set1(bias);
+    j = over_vectors<Sink, 1>(j, dim, [&](int64_t at) { sink.many(at, own(load(row + at), weights, biases)); });
+#endif
+    for (; j < dim; ++j) sink.one(j, Own == 2 ? row[j] * weight + bias : row[j] * weight);
+  }
+#if !defined(EMBSTORE_ISA_REF)
+  static EMBSTORE_INLINE Floats own(Floats v, Floats weights, Floats biases) {
+    return Own == 2 ? add(mul(v, weights), biases) : mul(v, weights);
+  }
+  bool one_scale() const { return true; }
+  template <int N, int Group, class Body>
+  EMBSTORE_INLINE void columns(const Place& place, Body body) const {
+    const Floats weights = set1(number(place[1])), biases = set1(number(place[Own]));
+    const uint8_t* tail = place[0] + (dim - Group * Width) * 4;
+    over_columns<N, Group>(place[0], tail, [&](int k, const uint8_t* from, int64_t j) {
+      body(k, own(load(reinterpret_cast<const float*>(from) + j), weights, biases));
+    });
+  }
+#endif
+};
+
+std::unique_ptr<Kernel> memcom_kernel(const TableView& t) {
+  if (t.params.integer("rows", 1) < 1) throw std::invalid_argument("rows must be at least 1");
+  if (t.params.integer("bias", 0) != 0) return std::make_unique<RowKernel<MemcomDecode<2>>>(MemcomDecode<2>(t));
+  return std::make_unique<RowKernel<MemcomDecode<1>>>(MemcomDecode<1>(t));
+}
+
+}  // namespace
+EMBSTORE_REGISTER(memcom, memcom_kernel, nullptr);
+}  // namespace embstore::EMBSTORE_ISA

@@ -1,0 +1,41 @@
+"""Random offset block embedding: see `embstore.methods.robe`."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, cast
+
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ..methods.robe import PRIME
+from ..methods.robe import Robe as RobeMethod
+from .base import CompressedEmbedding, array
+
+
+class Robe(CompressedEmbedding):
+    """Rows are runs of one pool; overlapping runs add up their gradients."""
+
+    id: ClassVar[str] = "robe"
+
+    def _build(self, counts: npt.NDArray[Any] | None) -> None:
+        method = cast(RobeMethod, self.method)
+        self.pool = self._uniform(method.size or 1, bound=self._bound)
+
+    def rows(self, ids: Tensor) -> Tensor:
+        method = cast(RobeMethod, self.method)
+        chunk, dim = method.chunk or 1, self.embedding_dim
+        b, c, d, b_sign, c_sign, d_sign = method.factors()
+        x = (ids % PRIME)[:, None]
+        first = (x * b + (torch.arange(-(-dim // chunk), device=ids.device) * c + d)) % PRIME % method.starts()
+        at = (first[:, :, None] + torch.arange(chunk, device=ids.device)).flatten(1)[:, :dim]
+        if method.wrap:
+            at = at % len(self.pool)
+        values = self.pool.index_select(0, at.reshape(-1)).reshape(-1, dim)
+        if not method.sign:
+            return values
+        odd = (x * b_sign + (torch.arange(dim, device=ids.device) * c_sign + d_sign)) % PRIME & 1
+        return values * (2 * odd - 1).to(values.dtype)
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        return {"pool": array(self.pool)}
