@@ -26,6 +26,7 @@ _BUILTIN: dict[str, str] = {
     "compo": "embstore.methods.compo:Compo",
     "robe": "embstore.methods.robe:Robe",
     "memcom": "embstore.methods.memcom:Memcom",
+    "adapt": "embstore.methods.adapt:Adapt",
 }
 
 _TRANSFORMS: dict[str, str] = {

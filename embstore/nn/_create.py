@@ -23,6 +23,7 @@ _MODULES: dict[str, tuple[str, str]] = {
     "compo": ("embstore.nn.compo:Compo", "compo"),
     "robe": ("embstore.nn.robe:Robe", "robe"),
     "memcom": ("embstore.nn.memcom:Memcom", "memcom"),
+    "adapt": ("embstore.nn.adapt:Adapt", "adapt"),
 }
 
 

@@ -22,6 +22,7 @@ CONFIGS = {
         {"op": "concat", "partitions": 1},
     ],
     "memcom": [{"bias": True, "rows": 9}],
+    "adapt": [{"map": "hot_ids"}, {"hot": 0, "cold": 3, "map": "hot_ids"}, {"hot": 30, "cold": 7}],
     "robe": [
         {"wrap": True, "size": 129},
         {"sign": True, "chunk": 128},
