@@ -52,7 +52,7 @@ class Compo(TrainedMethod):
             )
         if self.collisions is not None and (type(self.collisions) is not int or not 1 <= self.collisions <= 2**40):
             raise ConfigError(
-                f"collisions of compo must be from 1 to 2**40, found {self.collisions!r}; leave it out for the fewest rows"
+                f"collisions of compo must be from 1 to 2**40, found {self.collisions!r}; leave it out for the fewest"
             )
 
     def resolve(self, shape: TableShape) -> Self:
@@ -91,9 +91,7 @@ class Compo(TrainedMethod):
         return tuple(zip(rows, widths, strict=True))
 
     def layout(self, shape: TableShape) -> tuple[ArraySpec, ...]:
-        return tuple(
-            ArraySpec(f"table{i}", "float32", size, "shared") for i, size in enumerate(self.tables(shape))
-        )
+        return tuple(ArraySpec(f"table{i}", "float32", size, "shared") for i, size in enumerate(self.tables(shape)))
 
     def for_budget(self, shape: TableShape, nbytes: int) -> Self:
         """The fewest collisions that fit; `BudgetError` names the floor."""
@@ -120,8 +118,8 @@ class Compo(TrainedMethod):
                         low = middle + 1
                 return dataclasses.replace(tried, collisions=high)
         raise BudgetError(
-            f"compo needs at least {floor:,} bytes for {shape.num_embeddings:,} x {shape.embedding_dim}, found a budget "
-            f"of {nbytes:,}; raise it or leave partitions and collisions open"
+            f"compo needs at least {floor:,} bytes for {shape.num_embeddings:,} x {shape.embedding_dim}, found a "
+            f"budget of {nbytes:,}; raise it or leave partitions and collisions open"
         )
 
     def digits(self, ids: Ids) -> list[npt.NDArray[np.int64]]:
@@ -151,8 +149,8 @@ class Compo(TrainedMethod):
 def solve_collisions(field_sizes: Sequence[int], ratio: float) -> int:
     """The least number of collisions c, one for all fields, at which quotient-remainder tables are within a ratio.
 
-    A field of n rows costs min(n, ceil(n / c) + c) rows: it stays full where that is smaller. Raises `BudgetError` where
-    no c up to the square root of all rows reaches `ratio` of the rows, naming the least ratio.
+    A field of n rows costs min(n, ceil(n / c) + c) rows: it stays full where that is smaller. Raises `BudgetError`
+    where no c up to the square root of all rows reaches `ratio` of the rows, naming the least ratio.
     """
     total = sum(field_sizes)
     c = np.arange(1, math.isqrt(total) + 1)

@@ -16,7 +16,7 @@ class Compo(CompressedEmbedding):
     """Rows composed of one row of each small table.
 
     Every row starts with the variance of a full table's: of products one factor starts as a full table and the others
-    around 1, with a mean square of 1, so that neither a value nor its gradient starts near the product of small numbers.
+    around 1, with a mean square of 1, so that neither a value nor its gradient starts as the product of small numbers.
     """
 
     id: ClassVar[str] = "compo"

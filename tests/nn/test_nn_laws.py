@@ -172,7 +172,9 @@ def test_compress_names_the_trainer(name, tmp_path):
 
 
 # Configurations that can stand for 2**40 rows.
-HUGE = {"hash": {"rows": 1000, "hash": "mix"}, "compo": {"partitions": 4},
+HUGE = {
+    "hash": {"rows": 1000, "hash": "mix"},
+    "compo": {"partitions": 4},
     "robe": {"size": 100_000, "wrap": True, "sign": True},
 }
 
