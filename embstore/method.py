@@ -98,6 +98,10 @@ class RowMethod(Configured):
     Subclasses are `@dataclass(frozen=True)` and define `id`, `version`, `layout`, `encode`, `lookup`.
     """
 
+    # How far native rows may be from the reference, relative to the table's largest magnitude: for sums that kernels
+    # order otherwise. 0 is bit for bit.
+    tolerance: ClassVar[float] = 0.0
+
     def resolve(self, shape: TableShape) -> Self:
         """Fill what the user left open; the resolved form is what is stored."""
         return self

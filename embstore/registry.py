@@ -27,6 +27,7 @@ _BUILTIN: dict[str, str] = {
     "robe": "embstore.methods.robe:Robe",
     "memcom": "embstore.methods.memcom:Memcom",
     "adapt": "embstore.methods.adapt:Adapt",
+    "dhe": "embstore.methods.dhe:Dhe",
 }
 
 _TRANSFORMS: dict[str, str] = {

@@ -24,6 +24,7 @@ _MODULES: dict[str, tuple[str, str]] = {
     "robe": ("embstore.nn.robe:Robe", "robe"),
     "memcom": ("embstore.nn.memcom:Memcom", "memcom"),
     "adapt": ("embstore.nn.adapt:Adapt", "adapt"),
+    "dhe": ("embstore.nn.dhe:Dhe", "dhe"),
 }
 
 
