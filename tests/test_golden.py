@@ -35,8 +35,9 @@ def test_decodes(path):
     table = embstore.open(path / "table")
     decoded = np.load(path / "decoded.npy")
     assert table.verify() == []
-    assert np.array_equal(table.lookup(np.arange(11)), decoded)
-    assert np.array_equal(table["key 3"], decoded[3])
+    bound = table.method.tolerance * np.abs(decoded).max() if table.method.tolerance else 0.0
+    np.testing.assert_allclose(table.lookup(np.arange(11)), decoded, rtol=0, atol=bound)
+    np.testing.assert_allclose(table["key 3"], decoded[3], rtol=0, atol=bound)
 
 
 @pytest.mark.parametrize("path", [p for p in TABLES if not learned(p)], ids=lambda p: p.name)

@@ -95,9 +95,8 @@ struct CompoDecode {
     for (int i = 0; i < K; ++i) {
       const int64_t first = j, end = j + arrays.width[i];
 #if !defined(EMBSTORE_ISA_REF)
-      j = over_vectors<Sink, 1>(j, end, [&](int64_t at) {
-        sink.many(at, load(reinterpret_cast<const float*>(place[i]) + at - first));
-      });
+      j = over_vectors<Sink, 1>(
+          j, end, [&](int64_t at) { sink.many(at, load(reinterpret_cast<const float*>(place[i]) + at - first)); });
 #endif
       for (; j < end; ++j) sink.one(j, float_at(place[i], j - first));
     }
@@ -106,11 +105,16 @@ struct CompoDecode {
 
 std::unique_ptr<Kernel> compo_kernel(const TableView& t) {
   switch (t.params.integer("partitions", 2)) {
-    case 1: return std::make_unique<RowKernel<CompoDecode<1>>>(CompoDecode<1>(t));
-    case 2: return std::make_unique<RowKernel<CompoDecode<2>>>(CompoDecode<2>(t));
-    case 3: return std::make_unique<RowKernel<CompoDecode<3>>>(CompoDecode<3>(t));
-    case 4: return std::make_unique<RowKernel<CompoDecode<4>>>(CompoDecode<4>(t));
-    default: throw std::invalid_argument("partitions must be from 1 to 4");
+    case 1:
+      return std::make_unique<RowKernel<CompoDecode<1>>>(CompoDecode<1>(t));
+    case 2:
+      return std::make_unique<RowKernel<CompoDecode<2>>>(CompoDecode<2>(t));
+    case 3:
+      return std::make_unique<RowKernel<CompoDecode<3>>>(CompoDecode<3>(t));
+    case 4:
+      return std::make_unique<RowKernel<CompoDecode<4>>>(CompoDecode<4>(t));
+    default:
+      throw std::invalid_argument("partitions must be from 1 to 4");
   }
 }
 

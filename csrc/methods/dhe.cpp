@@ -81,8 +81,7 @@ struct DheDecode {
       const std::string number = std::to_string(i);
       const auto* weight = shared_rows(t, ("weight" + number).c_str(), inputs, 4 * outputs);
       const auto* bias = shared_rows(t, ("bias" + number).c_str(), outputs, 4);
-      layers.push_back(
-          {inputs, outputs, reinterpret_cast<const float*>(weight), reinterpret_cast<const float*>(bias)});
+      layers.push_back({inputs, outputs, reinterpret_cast<const float*>(weight), reinterpret_cast<const float*>(bias)});
     }
     for (int64_t j = 0; j < hashes; ++j) {
       slopes.push_back(scramble(2 * j, seed) | 1);
@@ -147,8 +146,8 @@ struct DheDecode {
   // 128 products are added up, which rounds less than one long sum: 5e-7 of the largest value in place of 8e-7, for
   // 1024 hashes.
   template <int R>
-  static void tile(const Layer& layer, const float* x, const float* panel, const float* bias, float* y,
-                   int64_t columns, bool activate) {
+  static void tile(const Layer& layer, const float* x, const float* panel, const float* bias, float* y, int64_t columns,
+                   bool activate) {
     float totals[R][kColumns];
     for (int r = 0; r < R; ++r) std::memcpy(totals[r], bias, sizeof totals[r]);
     const int64_t inputs = layer.inputs;

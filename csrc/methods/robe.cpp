@@ -9,8 +9,8 @@ namespace {
 
 constexpr uint64_t kPrime = 2038074743;  // 2 * kPrime < 2^32
 
-// Where the chunks of a row start. A place is the id itself: offsets are hashed again for the decoding, which costs less
-// than keeping a number of pointers that depends on the table.
+// Where the chunks of a row start. A place is the id itself: offsets are hashed again for the decoding, which costs
+// less than keeping a number of pointers that depends on the table.
 struct Chunks {
   using Place = std::array<const uint8_t*, 1>;
   int64_t dim, size, chunk;
@@ -90,8 +90,8 @@ struct RobeDecode {
   bool one_scale() const { return arrays.chunk >= dim && !arrays.wrap && !arrays.sign; }
   template <int N, int Group, class Body>
   EMBSTORE_INLINE void columns(const Place& place, Body body) const {
-    const auto* run = reinterpret_cast<const uint8_t*>(
-        arrays.pool + arrays.start(arrays.reduced(place) * arrays.factors[0], 0));
+    const auto* run =
+        reinterpret_cast<const uint8_t*>(arrays.pool + arrays.start(arrays.reduced(place) * arrays.factors[0], 0));
     over_columns<N, Group>(run, run + (dim - Group * Width) * 4, [&](int k, const uint8_t* from, int64_t j) {
       body(k, load(reinterpret_cast<const float*>(from) + j));
     });

@@ -31,7 +31,8 @@ class Compo(TrainedMethod):
     op : "multiply" or "add" rows of embedding_dim values, table 0 first; or "concat", in which table i gives the i-th
         part of the row, the first parts one value longer where embedding_dim is no multiple of k.
     partitions : k, 1 to 4; None for 2, or for the fewest that reach a budget. At most embedding_dim for "concat".
-    collisions : c, the rows of each table but the last; None for the fewest rows in all.
+    collisions : c, the rows of each table but the last; None for the fewest with which the tables are a tenth of the
+        full one, or for the smallest tables there are.
     """
 
     id: ClassVar[str] = "compo"
@@ -51,14 +52,12 @@ class Compo(TrainedMethod):
                 f"partitions of compo must be from 1 to {MOST_PARTITIONS}, found {self.partitions!r}; 2 is usual"
             )
         if self.collisions is not None and (type(self.collisions) is not int or not 1 <= self.collisions <= 2**40):
-            raise ConfigError(
-                f"collisions of compo must be from 1 to 2**40, found {self.collisions!r}; leave it out for the fewest"
-            )
+            raise ConfigError(f"collisions of compo must be from 1 to 2**40, found {self.collisions!r}; leave it out")
 
     def resolve(self, shape: TableShape) -> Self:
         k = self._most(shape, self.partitions or 2)
         open_ = dataclasses.replace(self, partitions=k)
-        c = self.collisions or open_._cheapest(shape)
+        c = self.collisions or open_._fewest(shape, shape.nbytes_float32 // 10)
         # More rows than ids are of no use, and keep c^(k-1) within 64 bits.
         return dataclasses.replace(open_, collisions=min(c, max(1, shape.num_embeddings)))
 
@@ -79,6 +78,17 @@ class Compo(TrainedMethod):
             else:
                 low += third
         return min(range(low, high + 1), key=lambda c: self._bytes(shape, c))
+
+    def _fewest(self, shape: TableShape, nbytes: int) -> int:
+        """The fewest collisions within `nbytes`, or those of least bytes: bytes fall as c grows up to them."""
+        low, high = 1, self._cheapest(shape)
+        while low < high:
+            middle = (low + high) // 2
+            if self._bytes(shape, middle) <= nbytes:
+                high = middle
+            else:
+                low = middle + 1
+        return high
 
     def _bytes(self, shape: TableShape, c: int) -> int:
         return sum(a.nbytes() for a in dataclasses.replace(self, collisions=c).layout(shape))
@@ -105,18 +115,11 @@ class Compo(TrainedMethod):
             choices = [self.partitions] if self.partitions else range(2, MOST_PARTITIONS + 1)
             for k in dict.fromkeys(self._most(shape, k) for k in choices):
                 tried = dataclasses.replace(self, partitions=k)
-                # Bytes fall as c grows up to the cheapest.
-                low, high = 1, tried._cheapest(shape)
-                floor = min(floor, tried._bytes(shape, high))
-                if tried._bytes(shape, high) > nbytes:
-                    continue
-                while low < high:
-                    middle = (low + high) // 2
-                    if tried._bytes(shape, middle) <= nbytes:
-                        high = middle
-                    else:
-                        low = middle + 1
-                return dataclasses.replace(tried, collisions=high)
+                collisions = tried._fewest(shape, nbytes)
+                least = tried._bytes(shape, collisions)
+                if least <= nbytes:
+                    return dataclasses.replace(tried, collisions=collisions)
+                floor = min(floor, least)
         raise BudgetError(
             f"compo needs at least {floor:,} bytes for {shape.num_embeddings:,} x {shape.embedding_dim}, found a "
             f"budget of {nbytes:,}; raise it or leave partitions and collisions open"
@@ -137,10 +140,7 @@ class Compo(TrainedMethod):
             return
         out[:] = parts[0]
         for part in parts[1:]:
-            if self.op == "multiply":
-                out *= part
-            else:
-                out += part
+            (np.multiply if self.op == "multiply" else np.add)(out, part, out=out)
 
     def example(self, shape: TableShape, rng: np.random.Generator) -> Named:
         return {f"table{i}": random_floats(rng, *size) for i, size in enumerate(self.tables(shape))}

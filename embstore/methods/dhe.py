@@ -1,4 +1,4 @@
-"""Deep hash embeddings (Kang et al., KDD 2021, arXiv 2010.10784): an MLP decodes an encoding of the id by many hashes."""
+"""Deep hash embeddings (Kang et al., KDD 2021, arXiv 2010.10784): an MLP of many hashes of the id."""
 
 from __future__ import annotations
 
@@ -91,8 +91,8 @@ class Dhe(TrainedMethod):
         if width < (self.width or 1):
             floor = self._bytes(shape, self.width or 1)
             raise BudgetError(
-                f"dhe needs at least {floor:,} bytes with {self.hashes} hashes and a width of {self.width or 1}, found a "
-                f"budget of {nbytes:,}; raise it or take fewer hashes"
+                f"dhe needs at least {floor:,} bytes with {self.hashes} hashes and a width of {self.width or 1}, found "
+                f"a budget of {nbytes:,}; raise it or take fewer hashes"
             )
         return dataclasses.replace(self, width=self.width or width)
 

@@ -62,9 +62,9 @@ class Memcom(TrainedMethod):
 
     def lookup(self, arrays: Arrays, ids: Ids, out: FloatRows) -> None:
         np.take(arrays["table"], ids % (self.rows or 1), axis=0, out=out)
-        out *= arrays["weight"][ids - arrays.start, None]
+        np.multiply(out, arrays["weight"][ids - arrays.start, None], out=out)
         if self.bias:
-            out += arrays["bias"][ids - arrays.start, None]
+            np.add(out, arrays["bias"][ids - arrays.start, None], out=out)
 
     def example(self, shape: TableShape, rng: np.random.Generator) -> Named:
         return {spec.name: random_floats(rng, *spec.sizes()) for spec in self.layout(shape)}

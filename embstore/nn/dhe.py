@@ -64,7 +64,7 @@ class Dhe(CompressedEmbedding):
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         found = {}
-        for i, layer in enumerate(cast("list[nn.Linear]", list(self.linear))):
+        for i, layer in enumerate(self.linear):
             weight, bias = layer.weight.double(), layer.bias.double()
             if i < len(self.norms):
                 norm = cast(nn.BatchNorm1d, self.norms[i])

@@ -7,7 +7,7 @@ from embstore import errors, kernels
 from embstore.arrays import Arrays, TableShape
 from embstore.method import nbytes
 from embstore.methods.dhe import Dhe, mish, solve_width, trained_weights
-from tests.nn.test_compo import AVAZU, CRITEO
+from tests.nn.field_sizes import AVAZU, CRITEO
 
 torch = pytest.importorskip("torch")
 enn = pytest.importorskip("embstore.nn")

@@ -79,9 +79,7 @@ def test_gradients(name, config):
     if not parameters or getattr(module, "straight_through", False):
         pytest.skip("not differentiable in the ordinary sense: see the module's own tests")
     many = sum(p.numel() for p in parameters) > 500  # then along random directions, not weight by weight
-    torch.autograd.gradcheck(
-        lambda *_: module(ids), parameters, eps=1e-6, atol=1e-5, nondet_tol=1e-9, fast_mode=many
-    )
+    torch.autograd.gradcheck(lambda *_: module(ids), parameters, eps=1e-6, atol=1e-5, nondet_tol=1e-9, fast_mode=many)
 
 
 @pytest.mark.parametrize(("name", "config"), ALL)
