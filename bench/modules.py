@@ -25,7 +25,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     "memcom": ({"bias": True},),
     "adapt": ({"map": "hot_ids"},),
 }
-LONGEST = 3.0  # seconds of one forward pass: modules that need more for all ids are given fewer
+LONGEST = 1.0  # seconds of one forward pass: modules that need more for all ids are given fewer
 
 
 def main(quick: bool = False, directory: str | None = None) -> None:

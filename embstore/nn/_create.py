@@ -25,6 +25,7 @@ _MODULES: dict[str, tuple[str, str]] = {
     "memcom": ("embstore.nn.memcom:Memcom", "memcom"),
     "adapt": ("embstore.nn.adapt:Adapt", "adapt"),
     "dhe": ("embstore.nn.dhe:Dhe", "dhe"),
+    "cafe": ("embstore.nn.cafe:Cafe", "adapt"),
 }
 
 
@@ -96,7 +97,11 @@ def embedding(
 
 def solve(method: str, shape: TableShape, budget: Budget | None, config: dict[str, Any]) -> Any:
     """The resolved storage method of a module for a shape and a budget."""
-    _, stored = module_class(method)
+    cls, stored = module_class(method)
+    for name, value in cls.preset.items():
+        if config.get(name, value) != value:
+            raise ConfigError(f"{name} of module {method!r} must be {value!r}, found {config[name]!r}; leave it out")
+    config = {**config, **cls.preset}
     limit = None if budget is None else parse_budget(budget, shape)
     return choose(registry.get(stored).from_config(config), shape, limit, {})
 

@@ -60,6 +60,8 @@ class CompressedEmbedding(nn.Module, abc.ABC):
     # Training-only settings and their defaults: config fields that the storage method does not know.
     options: ClassVar[Mapping[str, Any]] = {}
     needs_counts: ClassVar[bool] = False
+    # Fields of the storage method that the module chooses.
+    preset: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(
         self,

@@ -24,6 +24,7 @@ CONFIGS = {
     "memcom": [{"bias": True, "rows": 9}],
     "adapt": [{"map": "hot_ids"}, {"hot": 0, "cold": 3, "map": "hot_ids"}, {"hot": 30, "cold": 7}],
     "dhe": [{"hashes": 32, "width": 24, "layers": 2}, {"hashes": 32, "width": 9, "encoding": "gaussian"}],
+    "cafe": [{"hot": 50, "cold": 5, "threshold": 0.5, "decay_every": 2}],
     "robe": [
         {"wrap": True, "size": 129},
         {"sign": True, "chunk": 128},
@@ -178,6 +179,7 @@ HUGE = {
     "hash": {"rows": 1000, "hash": "mix"},
     "compo": {"partitions": 4},
     "robe": {"size": 100_000, "wrap": True, "sign": True},
+    "cafe": {"hot": 500, "cold": 700},
     "dhe": {"width": 40},
 }
 
