@@ -20,12 +20,12 @@ MEAN_DECAY = 0.99
 
 
 class Cafe(CompressedEmbedding):
-    """As `Adapt` with a list of hot ids, which a sketch finds while training: no counts are needed, and it follows drift.
+    """As `Adapt` with a list of hot ids, which a sketch finds while training: it needs no counts and follows drift.
 
     The sketch has a bucket for each hot row, of 4 slots: an id, its score and its hot row. The score of an id grows by
-    the norm of its row's gradient, over the running mean of all. An id without a slot takes a free one of its bucket, or
-    the one of least score among those without a row, whose score it inherits (SpaceSaving). From `threshold` on an id
-    gets a free hot row, which begins as a copy of its shared row; an optimizer's state of that row is another id's.
+    the norm of its row's gradient, over the running mean of all. An id without a slot takes a free one of its bucket,
+    or the one of least score among those without a row, whose score it inherits (SpaceSaving). From `threshold` on an
+    id gets a free hot row, which begins as a copy of its shared row; an optimizer's state of that row is another id's.
 
     Options
     -------
@@ -48,8 +48,8 @@ class Cafe(CompressedEmbedding):
         for name, low, high in (("threshold", 0, np.inf), ("decay", 0, 1), ("decay_every", 1, np.inf)):
             if not isinstance(self.option[name], (int, float)) or not low <= self.option[name] <= high:
                 raise ConfigError(
-                    f"{name} of cafe must be a number from {low} to {high}, found {self.option[name]!r}; the default is "
-                    f"{self.options[name]}"
+                    f"{name} of cafe must be a number from {low} to {high}, found {self.option[name]!r}; the default "
+                    f"is {self.options[name]}"
                 )
         hot, cold = cast(AdaptMethod, self.method).rows
         self.table = self._uniform(hot + cold, self.embedding_dim, bound=self._bound)
@@ -116,8 +116,12 @@ class Cafe(CompressedEmbedding):
             self.sketch_scores[at, slot] = least[taken] + scores[first][taken]
             ids, scores, bucket = ids[~first], scores[~first], bucket[~first]
 
-    @torch.no_grad()
     def after_step(self, step: int) -> None:
+        with torch.no_grad():
+            self._assign(step)
+
+    def _assign(self, step: int) -> None:
+        """Take rows from ids below the threshold where it is time to, and give free rows to the best without one."""
         if (step + 1) % self.option["decay_every"] == 0:
             self.sketch_scores.mul_(self.option["decay"])
             self.sketch_rows[self.sketch_scores < self.option["threshold"]] = -1

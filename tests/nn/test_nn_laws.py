@@ -177,7 +177,7 @@ def test_compress_names_the_trainer(name, tmp_path):
 # Configurations that can stand for 2**40 rows.
 HUGE = {
     "hash": {"rows": 1000, "hash": "mix"},
-    "compo": {"partitions": 4},
+    "compo": {"partitions": 4, "collisions": 1024},
     "robe": {"size": 100_000, "wrap": True, "sign": True},
     "cafe": {"hot": 500, "cold": 700},
     "dhe": {"width": 40},
