@@ -123,9 +123,23 @@ def _errors(result: dict[str, Any]) -> str:
     return text
 
 
+def _modules(result: dict[str, Any]) -> str:
+    text = "\n## Tables beside the modules that trained them\n\n"
+    text += "Lookups of the exported table over the eager forward pass, one thread, a million uniform ids of a million rows\n"
+    text += (
+        "(fewer where the module is slow); into an array that is there, and into a new one as a forward pass needs.\n\n"
+    )
+    text += "| module | dim | M rows/s | over the module | into a new array |\n|---|---:|---:|---:|---:|\n"
+    for row in result["rows"]:
+        name = " ".join([f"`{row['name']}`", *(f"{k}={v}" for k, v in row["config"].items())])
+        text += f"| {name} | {row['dim']} | {row['table_mrows_per_s']:.2g} | {row['over']:.1f} | "
+        text += f"{row['over_new_array']:.1f} |\n"
+    return text
+
+
 def main() -> None:
     text = INTRO
-    for name, write in (("kernels", _kernels), ("tables", _tables), ("errors", _errors)):
+    for name, write in (("kernels", _kernels), ("tables", _tables), ("errors", _errors), ("modules", _modules)):
         result = load(name)
         if result is not None:
             made = result["environment"]
