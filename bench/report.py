@@ -125,10 +125,11 @@ def _errors(result: dict[str, Any]) -> str:
 
 def _modules(result: dict[str, Any]) -> str:
     text = "\n## Tables beside the modules that trained them\n\n"
-    text += "Lookups of the exported table over the eager forward pass, one thread, a million uniform ids of a million rows\n"
     text += (
-        "(fewer where the module is slow); into an array that is there, and into a new one as a forward pass needs.\n\n"
+        "Lookups of the exported table over the eager forward pass, one thread, a million uniform ids of a million\n"
     )
+    text += "rows (fewer ids where the module is slow); into an array that is there, and into a new one, as a forward\n"
+    text += "pass makes it.\n\n"
     text += "| module | dim | M rows/s | over the module | into a new array |\n|---|---:|---:|---:|---:|\n"
     for row in result["rows"]:
         name = " ".join([f"`{row['name']}`", *(f"{k}={v}" for k, v in row["config"].items())])
