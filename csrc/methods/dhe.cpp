@@ -34,7 +34,7 @@ inline Vector mul_add(Vector a, Vector b, Vector c) { return mul_add_exact(a, b,
 #endif
 using Lanes = int32_t __attribute__((vector_size(4 * Width)));
 using Plain = float __attribute__((vector_size(4 * Width)));
-// e^z for z <= 20, within 2 units in the last place down to e^-87: 2^n by the exponent's bits, e^r on |r| <= ln 2 / 2
+// e^z for -87 <= z <= 20: 2^n by the exponent's bits, e^r on |r| <= ln 2 / 2
 // by Taylor's polynomial of degree 7, whose rest is below 2^-27.
 inline Vector mish(Vector given) {
   const Plain z = (Plain)given;
@@ -143,8 +143,8 @@ struct DheDecode {
   }
 
   // Every sum goes over the inputs in order, whatever the tile: a row does not depend on the block it is in. Sums of
-  // 128 products are added up, which rounds less than one long sum: 5e-7 of the largest value in place of 8e-7, for
-  // 1024 hashes.
+  // 128 products are added up, which rounds less than one long sum: 5e-7 to 6e-7 of the largest value in place of 8e-7,
+  // for 1024 hashes.
   template <int R>
   static void tile(const Layer& layer, const float* x, const float* panel, const float* bias, float* y, int64_t columns,
                    bool activate) {
