@@ -1,4 +1,4 @@
-"""`python -m bench kernels|tables|errors|report [--quick]`: measure, print, keep results in bench/results."""
+"""`python -m bench kernels|tables|errors|learn|report [--quick]`: measure, print, keep results in bench/results."""
 
 from __future__ import annotations
 
@@ -9,10 +9,19 @@ from . import errors, kernels, report, tables
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("what", choices=["kernels", "tables", "errors", "report", "all"], nargs="?", default="all")
+    parser.add_argument(
+        "what", choices=["kernels", "tables", "errors", "learn", "report", "all"], nargs="?", default="all"
+    )
     parser.add_argument("--quick", action="store_true", help="small tables: to see that it runs, not to quote")
     parser.add_argument("--dir", default=None, help="where tables are written (needs about 30 GB without --quick)")
-    given = parser.parse_args()
+    given, rest = parser.parse_known_args()
+    if given.what == "learn":  # hours, and needs torch: not part of all
+        from . import learn
+
+        learn.main(rest)
+        return
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if given.what in ("kernels", "all"):
         kernels.main(quick=given.quick, directory=given.dir)
     if given.what in ("tables", "all"):
