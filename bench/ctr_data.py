@@ -1,7 +1,7 @@
 """Click data with categorical fields: MovieLens-1M interactions, Frappe, and generated clicks.
 
-The files come from `$EMBSTORE_TEST_DATA` (ml-1m: rec/ml-1m/train.txt.gz, test.txt.gz; Frappe: ctr/frappe/frappe.csv.gz).
-Both hold positives only; negatives are drawn by seed, two for each positive.
+The files lie in `$EMBSTORE_TEST_DATA`: rec/ml-1m/train.txt.gz and test.txt.gz, ctr/frappe/frappe.csv.gz. Both data sets
+hold positives only; negatives are drawn by seed, two for each positive.
 """
 
 from __future__ import annotations

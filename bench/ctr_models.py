@@ -1,11 +1,12 @@
 """Click models over the embeddings of categorical fields, small and plain: (batch, fields, dim) to logits (batch,).
 
-Every parameter of an id is in the embedding: what these models call linear or wide terms read the embeddings too, so that
-compressing them compresses all that grows with the ids.
+Every parameter of an id is in the embedding: what these models call linear or wide terms read the embeddings too, so
+that compressing them compresses all that grows with the ids.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 def mlp(sizes: Sequence[int]) -> nn.Sequential:
     """Linear layers with ReLU between."""
     layers: list[nn.Module] = []
-    for a, b in zip(sizes, sizes[1:], strict=False):
+    for a, b in itertools.pairwise(sizes):
         layer = nn.Linear(a, b)
         nn.init.xavier_normal_(layer.weight)
         nn.init.zeros_(layer.bias)

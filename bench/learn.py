@@ -2,10 +2,10 @@
 
     python -m bench learn [--data ml-1m frappe] [--methods int8 …] [--budgets 0.5 …] [--seeds 0 1 2]
 
-One JSON line per run is appended to bench/results/learn.jsonl, and a run that is there is not done again. The same data,
-model and optimizer for all: DLRM at dim 16, Adam, one thread, stopped early on validation AUC. `report` prints the
-means over seeds and what falls short of the two bounds: within 0.01 of the full table at the largest budget reached, and
-above the popularity baseline at every one.
+One JSON line per run is appended to bench/results/learn.jsonl, and a run that is there is not done again. Data, model
+and optimizer are the same for all: DLRM at dim 16, Adam, one thread, stopped early on validation AUC. `report` prints
+the means over seeds and what falls short of the two bounds: within 0.01 of the full table at the largest budget
+reached, and above the popularity baseline at every one.
 """
 
 from __future__ import annotations

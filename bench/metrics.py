@@ -14,7 +14,7 @@ def auc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
     By ranks (Mann-Whitney U); NaN without both classes.
     """
     positive = np.asarray(labels) > 0.5
-    values, at, counts = np.unique(np.asarray(scores), return_inverse=True, return_counts=True)
+    _, at, counts = np.unique(np.asarray(scores), return_inverse=True, return_counts=True)
     ranks = np.cumsum(counts) - (counts - 1) / 2
     n, m = int(positive.sum()), int((~positive).sum())
     if n == 0 or m == 0:

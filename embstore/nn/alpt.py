@@ -33,12 +33,13 @@ class ALPT(LowPrecision):
     -------
     bits : 8 or 16.
     first_step : Delta at the start; None for 1.27 / the largest code.
-    step_lr : learning rate of Delta, on LSQ's scale 1 / sqrt(ids in the batch * dim * largest code).
+    step_lr : learning rate of Delta, on LSQ's scale 1 / sqrt(ids in the batch * dim * largest code). Delta moves by at
+        most a tenth of itself at once: it has no optimizer that would bound a rare large gradient.
     sparse : see `OneStep`.
     """
 
     id: ClassVar[str] = "alpt"
-    options: ClassVar[Mapping[str, Any]] = {"bits": 8, "first_step": None, "step_lr": 1.0, "sparse": False}
+    options: ClassVar[Mapping[str, Any]] = {"bits": 8, "first_step": None, "step_lr": 100.0, "sparse": False}
 
     @classmethod
     def solve(
@@ -100,8 +101,9 @@ class ALPT(LowPrecision):
     def _move(self, gradient: Tensor | None) -> None:
         """One step of Delta against its gradient, (num_embeddings, 1)."""
         if gradient is not None:
-            scale = float(self.option["step_lr"]) / (self._ids * self.embedding_dim * self.store.top) ** 0.5
-            self.store.step.sub_(gradient * scale).clamp_(min=self._least)
+            rate = float(self.option["step_lr"]) / (self._ids * self.embedding_dim * self.store.top) ** 0.5
+            bound = self.store.step / 10
+            self.store.step.sub_((gradient * rate).clamp(-bound, bound)).clamp_(min=self._least)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         self.store.settle()
