@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, cast
 
 import numpy.typing as npt
@@ -60,6 +60,19 @@ class LowPrecision(CompressedEmbedding):
         floats = self.weight.numel() * self.weight.element_size()
         return int(whole - floats + self.store.codes.nbytes + self.store.step.nbytes)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """`.to`, `.double`, `.cuda` …: codes stay integers, and the parameter stays the one an optimizer holds."""
+        store = self.store
+        store.settle()
+        store.codes, store.step = fn(store.codes), fn(store.step)
+        made, grad = QuantizedRows(store), self.weight.grad
+        if torch._has_compatible_shallow_copy_type(self.weight, made):
+            self.weight.data = made
+        else:  # to the meta device and back, as in nn.Module
+            self.weight = nn.Parameter(made, self.weight.requires_grad)
+        self.weight.grad = None if grad is None else fn(grad)
+        return self
+
     # The state is plain tensors, so that it is read without this class.
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
@@ -85,8 +98,7 @@ class LowPrecision(CompressedEmbedding):
             elif found.shape != own.shape or found.dtype != own.dtype:
                 error_msgs.append(f"{prefix}{name} must be {own.dtype} {tuple(own.shape)}, found {found.dtype}")
             else:
-                with torch.no_grad():
-                    own.copy_(found)
+                own.copy_(found)
         known = {prefix + "codes", prefix + "step"}
         if strict:
             unexpected_keys += [key for key in state_dict if key.startswith(prefix) and key not in known]

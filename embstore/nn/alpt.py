@@ -107,7 +107,7 @@ class ALPT(LowPrecision):
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         self.store.settle()
-        return {"codes": array(self.store.codes), "scale": array(self.store.step)}
+        return {"codes": array(self.store.codes), "scale": array(self.store.step.float())}
 
 
 def _nearest(values: Tensor, step: Tensor, top: int) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,11 @@ torch = pytest.importorskip("torch")
 enn = pytest.importorskip("embstore.nn")
 
 # Other configurations of a module than its defaults; a new module needs no line here.
-CONFIGS = {"hash": [{"hash": "mix", "rows": 20}]}
+CONFIGS = {
+    "hash": [{"hash": "mix", "rows": 20}],
+    "int8": [{"step": 0.003, "sparse": False}],
+    "alpt": [{"bits": 16}],
+}
 # Modules whose rows sum in another order than the stored kernel: relative tolerance.
 CLOSE = {}
 N, DIM = 203, 12
