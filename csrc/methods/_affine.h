@@ -40,7 +40,7 @@ class BlockVectors {
 };
 #endif
 
-// A table with one scale, read as if by row: every row's scale lies in the same place. Null where `t` has no such scale.
+// A table with one scale, read as if by row: every row's scale lies in the same place. Null where scales are by row.
 inline std::shared_ptr<const TableView> with_scale_by_row(const TableView& t) {
   const auto at = t.shared.find("scale");
   if (at == t.shared.end()) return nullptr;

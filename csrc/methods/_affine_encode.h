@@ -105,6 +105,17 @@ class BlockEncoder {
     return codes_.data();
   }
 
+  // As encode, for a step that was not fitted: values beyond its codes, and NaN, get one that no other value has.
+  const float* encode_given(Step step) {
+    encode(step);
+    const float inverse = 1.0f / step.scale, reach = float(kTop) + 0.5f;
+    for (int64_t j = 0; j < n_; ++j) {
+      const float t = x_[size_t(j)] * inverse;
+      if (!(t <= reach && t >= -reach)) codes_[size_t(j)] = float(kBottom - 1);
+    }
+    return codes_.data();
+  }
+
  private:
   static constexpr float NAN_ = __builtin_nanf(""), INFINITY_ = __builtin_inff();
   static constexpr int kRounds = Bits <= 4 ? 3 : 2;
@@ -226,7 +237,8 @@ void affine_encode_as(const EncodeJob& job, int64_t first, int64_t last) {
   for (int64_t row = first; row < last; ++row)
     over_blocks(dim, block_size, [&](int64_t block, int64_t j, int64_t end) {
       const Step found = encoder.fit(job.rows + row * dim + j, end - j), step = fixed ? one : found;
-      put_codes<Bits, Symmetric>(codes + row * code_bytes, j, encoder.encode(step), end - j);
+      const float* found_codes = fixed ? encoder.encode_given(step) : encoder.encode(step);
+      put_codes<Bits, Symmetric>(codes + row * code_bytes, j, found_codes, end - j);
       if (fixed) return;
       put_step(steps + row * step_bytes, Symmetric ? block : 2 * block, step.scale, half);
       if (!Symmetric) put_step(steps + row * step_bytes, 2 * block + 1, step.offset, half);

@@ -34,8 +34,8 @@ class AffineMethod(RowMethod):
     scale_dtype : "float16" or "float32" for scale and offset. float16 holds magnitudes up to 65504 and
         resolves steps down to 6e-8.
     range : "lse" searches the range of least squared error in the block, "minmax" covers every value.
-    step : one scale for the whole table, kept in the config and not stored by row; symmetric codes only. Values beyond
-        step times the largest code are refused.
+    step : one scale for the whole table, kept in the config and not stored by row; symmetric codes of 8 or 16 bits
+        only. Values beyond step times the largest code are refused.
 
     A block that holds a NaN or an infinity decodes to NaN as a whole; a constant block is exact to the
     rounding of its offset.
@@ -63,8 +63,11 @@ class AffineMethod(RowMethod):
             return
         if not isinstance(self.step, float) or not 1e-30 < self.step < 1e30:
             raise ConfigError(f"step of {self.id} must be a positive float, found {self.step!r}; 0.01 is usual")
-        if not self.symmetric:
-            raise ConfigError(f"step of {self.id} needs symmetric codes, found symmetric=False; set symmetric=True")
+        if not self.symmetric or self.bits < 8:
+            raise ConfigError(
+                f"a step needs symmetric codes of 8 or 16 bits, found {self.id} with symmetric={self.symmetric}; "
+                "set symmetric=True, or leave the step out"
+            )
 
     def config(self) -> dict[str, Any]:
         """The config as a JSON-able dict; without `step` where each block has a scale, as before there was one."""
@@ -76,8 +79,7 @@ class AffineMethod(RowMethod):
     def resolve(self, shape: TableShape) -> Self:
         """Replace an open or too large `block_size` by the row's length, a `step` by the float32 next to it."""
         if self.step is not None:
-            whole = -(-shape.embedding_dim // max(1, 8 // self.bits)) * max(1, 8 // self.bits)
-            step = float(np.float32(self.step))
+            step, whole = float(np.float32(self.step)), shape.embedding_dim
             return dataclasses.replace(self, block_size=whole, scale_dtype="float32", step=step)
         size = min(self.block_size or shape.embedding_dim, shape.embedding_dim)
         multiple = max(1, 8 // self.bits)
@@ -139,7 +141,10 @@ class AffineMethod(RowMethod):
                     scale, offset = np.full(n, self.step, np.float32), np.zeros(n, np.float32)
                 steps[:, block, 0], steps[:, block, 1] = scale, offset
                 inverse = np.where(scale > 0, np.float32(1) / scale, np.float32(0))
-                codes[:, start : start + size] = self._quantize(x, offset[:, None], inverse[:, None])
+                found = self._quantize(x, offset[:, None], inverse[:, None])
+                if self.step is not None:  # a code that no value in range has, for check_encoded
+                    found = np.where(np.abs(x * inverse[:, None]) <= self._top + 0.5, found, -self._top - 1)
+                codes[:, start : start + size] = found
         named: Named = {}
         if self.bits >= 8:
             dtype = f"{'' if self.symmetric else 'u'}int{self.bits}"
@@ -159,14 +164,12 @@ class AffineMethod(RowMethod):
     def check_encoded(self, encoded: Named, rows: FloatRows, first_row: int) -> None:
         """Refuse rows too large for the scale's dtype or the `step`; `ConfigError` names the first."""
         if self.step is not None:
-            top = self.step * (self._top + 0.5)
-            with np.errstate(invalid="ignore"):
-                bad = ~(np.abs(rows) <= top)
-            if bad.any():
-                row, column = np.argwhere(bad)[0]
+            beyond = (encoded["codes"] == -self._top - 1).any(axis=1)
+            if beyond.any():
+                row = first_row + int(np.argmax(beyond))
                 raise ConfigError(
-                    f"{self.id} with step {self.step:g} holds values up to {top:g}, found {rows[row, column]:g} in row "
-                    f"{first_row + row}; use a larger step, or leave it out for a scale per row"
+                    f"{self.id} with step {self.step:g} holds values up to {self.step * self._top:g}, found others in "
+                    f"row {row}; use a larger step, or leave it out for a scale per row"
                 )
             return
         check_scales(self.id, encoded["scale" if self.symmetric else "affine"], first_row, self.scale_dtype)

@@ -53,12 +53,15 @@ class Codes:
 
     def step_of(self, ids: Tensor | None) -> Tensor:
         """The step of each row, or the one of all."""
-        return self.step if ids is None or len(self.step) == 1 else self.step[ids]
+        return self.step if ids is None or len(self.step) == 1 else self.step.index_select(0, ids)
 
     def decode(self, ids: Tensor | None = None) -> Tensor:
         """Float rows (of `ids`) as stored, what is pending left out."""
-        codes = self.codes if ids is None else self.codes[ids]
-        return codes.to(self.step.dtype) * self.step_of(ids)
+        if ids is None:
+            return self.codes.to(self.step.dtype) * self.step
+        flat = ids.reshape(-1)
+        rows = self.codes.index_select(0, flat).to(self.step.dtype) * self.step_of(flat)
+        return rows.reshape(*ids.shape, rows.shape[1])
 
     def rows(self, ids: Tensor) -> Tensor:
         """Float rows of ids with what is pending; of a sparse gradient, whose ids are sorted."""

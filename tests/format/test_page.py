@@ -66,7 +66,7 @@ def decode(group: Any) -> np.ndarray:
 
 INTS = [(m, {"symmetric": s, **b}) for m in ("int16", "int8", "int4", "int2") for s in (False, True)
         for b in ({}, {"block_size": 8}, {"scale_dtype": "float32"})]  # fmt: skip
-STEPS = [(m, {"symmetric": True, "step": 6.0}) for m in ("int16", "int8", "int4", "int2")]
+STEPS = [(m, {"symmetric": True, "step": 6.0}) for m in ("int16", "int8")]
 OTHERS: list[tuple[str, dict[str, Any]]] = [
     ("float32", {}),
     ("float16", {}),

@@ -338,8 +338,14 @@ def test_a_step_for_the_table_from_finished_rows(tmp_path):
     assert table.nbytes == rows.size
     assert np.abs(table.lookup(np.arange(100)) - rows).max() <= 0.00501
     assert "step=0.009999999776482582" in repr(embstore.open(tmp_path / "t").method)
-    rows[7, 3] = 1.3
-    with pytest.raises(errors.ConfigError, match=r"values up to 1.275, found 1.3 in row 7"):
-        embstore.compress(rows, tmp_path / "u", "int8", symmetric=True, step=0.01)
-    with pytest.raises(errors.ConfigError, match="needs symmetric codes"):
-        embstore.compress(rows, tmp_path / "u", "int8", step=0.01)
+    found = table.search(table.lookup([5]), 3, metric="l2")[1]
+    assert found[0, 0] == 5
+    centred = embstore.compress(rows + 3, tmp_path / "c", "center,int8", symmetric=True, step=0.01)
+    assert np.abs(centred.lookup(np.arange(100)) - rows - 3).max() <= 0.00502
+    for bad, method in ((1.3, "int8"), (-1.3, "int8"), (np.nan, "int8"), (3.0, "center,int8")):
+        rows[7, 3] = bad
+        with pytest.raises(errors.ConfigError, match=r"values up to 1.27, found others in row 7; use a larger"):
+            embstore.compress(rows, tmp_path / "u", method, symmetric=True, step=0.01, nonfinite="keep")
+    for name, symmetric in (("int8", False), ("int4", True)):
+        with pytest.raises(errors.ConfigError, match="a step needs symmetric codes of 8 or 16 bits"):
+            embstore.compress(rows, tmp_path / "u", name, step=0.01, symmetric=symmetric)
