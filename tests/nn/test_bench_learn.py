@@ -7,7 +7,7 @@ import pytest
 from bench import ctr_data
 
 pytest.importorskip("torch")
-from bench import learn  # noqa: E402
+from bench import learn
 
 
 @pytest.fixture
