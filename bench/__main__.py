@@ -9,11 +9,18 @@ from . import errors, kernels, modules, report, tables
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parts = ["kernels", "tables", "errors", "modules", "report", "all"]
+    parts = ["kernels", "tables", "errors", "modules", "learn", "report", "all"]
     parser.add_argument("what", choices=parts, nargs="?", default="all")
     parser.add_argument("--quick", action="store_true", help="small tables: to see that it runs, not to quote")
     parser.add_argument("--dir", default=None, help="where tables are written (needs about 30 GB without --quick)")
-    given = parser.parse_args()
+    given, rest = parser.parse_known_args()
+    if given.what == "learn":  # hours, and needs torch: not part of all
+        from . import learn
+
+        learn.main(rest)
+        return
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if given.what in ("kernels", "all"):
         kernels.main(quick=given.quick, directory=given.dir)
     if given.what in ("tables", "all"):

@@ -36,6 +36,7 @@ def variants(method_id: str) -> list[RowMethod]:
 
 
 ALL = [m for name in registry.fitted() for m in variants(name)]
+ALL += [registry.get(name)(symmetric=True, step=0.02) for name in ("int16", "int8")]
 
 
 @pytest.mark.parametrize("method", ALL, ids=repr)

@@ -1,5 +1,7 @@
 // int16, int8, int4, int2: value = code * scale + offset (affine) or code * scale (symmetric), two roundings each.
 #pragma once
+#include <memory>
+#include <stdexcept>
 #include <type_traits>
 
 #include "methods/_affine_encode.h"
@@ -38,19 +40,33 @@ class BlockVectors {
 };
 #endif
 
+// A table with one scale, read as if by row: every row's scale lies in the same place. Null where scales are by row.
+inline std::shared_ptr<const TableView> with_scale_by_row(const TableView& t) {
+  const auto at = t.shared.find("scale");
+  if (at == t.shared.end()) return nullptr;
+  if (at->second.nbytes != 4) throw std::invalid_argument("the step of a table is one float");
+  auto view = std::make_shared<TableView>(t);
+  RowArray& scale = view->rows["scale"];
+  scale.bases.assign(t.rows.at("codes").bases.size(), at->second.data);
+  scale.row_bytes = 0;
+  return view;
+}
+
 // C: kBits, kPerByte, bytes(j) of j codes, one(row, j) -> float code, many(row, j) -> Floats of codes, j a multiple of
 // kPerByte; up to 4 bits also every() -> Floats of all codes, pick(values, row, j) -> the values of codes.
 // S: float or uint16_t (half) scales.
 template <class C, class S, bool Symmetric>
 struct AffineDecode {
+  std::shared_ptr<const TableView> one_step;  // null where scales are stored by row
   RowArrays<2> arrays;
   int64_t dim, block_size, line_bytes;
   using Place = RowArrays<2>::Place;
 
   explicit AffineDecode(const TableView& t)
-      : arrays(t, {"codes", Symmetric ? "scale" : "affine"}),
+      : one_step(with_scale_by_row(t)),
+        arrays(one_step == nullptr ? t : *one_step, {"codes", Symmetric ? "scale" : "affine"}),
         dim(t.embedding_dim),
-        block_size(t.params.integer("block_size", t.embedding_dim)),
+        block_size(one_step == nullptr ? t.params.integer("block_size", t.embedding_dim) : t.embedding_dim),
         line_bytes(arrays.row_bytes[0] + 64) {}
   static float widen(float x) { return x; }
   static float widen(uint16_t x) {
@@ -95,7 +111,7 @@ struct AffineDecode {
 template <class C>
 std::unique_ptr<Kernel> affine_kernel(const TableView& t) {
   const bool symmetric = t.params.integer("symmetric", 0) != 0;
-  const bool half = t.params.is("scale_dtype", "float16");
+  const bool half = t.params.is("scale_dtype", "float16") && t.shared.count("scale") == 0;
   using Plain = typename C::Unsigned;
   using Signed = typename C::Signed;
   if (symmetric && half)

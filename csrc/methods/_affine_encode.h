@@ -105,6 +105,17 @@ class BlockEncoder {
     return codes_.data();
   }
 
+  // As encode, for a step that was not fitted: values beyond its codes, and NaN, get one that no other value has.
+  const float* encode_given(Step step) {
+    encode(step);
+    const float inverse = 1.0f / step.scale, reach = float(kTop) + 0.5f;
+    for (int64_t j = 0; j < n_; ++j) {
+      const float t = x_[size_t(j)] * inverse;
+      if (!(t <= reach && t >= -reach)) codes_[size_t(j)] = float(kBottom - 1);
+    }
+    return codes_.data();
+  }
+
  private:
   static constexpr float NAN_ = __builtin_nanf(""), INFINITY_ = __builtin_inff();
   static constexpr int kRounds = Bits <= 4 ? 3 : 2;
@@ -211,17 +222,24 @@ void put_codes(uint8_t* row, int64_t j, const float* codes, int64_t n) {
 
 template <int Bits, bool Symmetric>
 void affine_encode_as(const EncodeJob& job, int64_t first, int64_t last) {
-  const int64_t dim = job.embedding_dim, block_size = job.params.integer("block_size", dim);
   const bool half = job.params.is("scale_dtype", "float16");
   const char* steps_name = Symmetric ? "scale" : "affine";
   uint8_t* codes = job.out.at("codes");
-  uint8_t* steps = job.out.at(steps_name);
-  const int64_t code_bytes = job.row_bytes.at("codes"), step_bytes = job.row_bytes.at(steps_name);
-  BlockEncoder<Bits, Symmetric> encoder(half, job.params.is("range", "lse"), block_size < dim ? block_size : dim);
+  const auto given = job.shared.find("scale");  // one scale for all rows
+  const bool fixed = given != job.shared.end();
+  const int64_t dim = job.embedding_dim, block_size = fixed ? dim : job.params.integer("block_size", dim);
+  Step one;
+  if (fixed) std::memcpy(&one.scale, given->second.data, 4);
+  uint8_t* steps = fixed ? nullptr : job.out.at(steps_name);
+  const int64_t code_bytes = job.row_bytes.at("codes"), step_bytes = fixed ? 0 : job.row_bytes.at(steps_name);
+  const bool search = !fixed && job.params.is("range", "lse");
+  BlockEncoder<Bits, Symmetric> encoder(half, search, block_size < dim ? block_size : dim);
   for (int64_t row = first; row < last; ++row)
     over_blocks(dim, block_size, [&](int64_t block, int64_t j, int64_t end) {
-      const Step step = encoder.fit(job.rows + row * dim + j, end - j);
-      put_codes<Bits, Symmetric>(codes + row * code_bytes, j, encoder.encode(step), end - j);
+      const Step found = encoder.fit(job.rows + row * dim + j, end - j), step = fixed ? one : found;
+      const float* found_codes = fixed ? encoder.encode_given(step) : encoder.encode(step);
+      put_codes<Bits, Symmetric>(codes + row * code_bytes, j, found_codes, end - j);
+      if (fixed) return;
       put_step(steps + row * step_bytes, Symmetric ? block : 2 * block, step.scale, half);
       if (!Symmetric) put_step(steps + row * step_bytes, 2 * block + 1, step.offset, half);
     });

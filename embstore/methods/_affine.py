@@ -34,6 +34,8 @@ class AffineMethod(RowMethod):
     scale_dtype : "float16" or "float32" for scale and offset. float16 holds magnitudes up to 65504 and
         resolves steps down to 6e-8.
     range : "lse" searches the range of least squared error in the block, "minmax" covers every value.
+    step : one scale for the whole table, kept in the config and not stored by row; symmetric codes of 8 or 16 bits
+        only. Values beyond step times the largest code are refused.
 
     A block that holds a NaN or an infinity decodes to NaN as a whole; a constant block is exact to the
     rounding of its offset.
@@ -45,6 +47,7 @@ class AffineMethod(RowMethod):
     symmetric: bool = False
     scale_dtype: Literal["float16", "float32"] = "float16"
     range: Literal["lse", "minmax"] = "lse"
+    step: float | None = None
 
     def __post_init__(self) -> None:
         check_block_size(self.id, self.block_size, multiple=max(1, 8 // self.bits))
@@ -56,9 +59,28 @@ class AffineMethod(RowMethod):
             raise ConfigError(f"range of {self.id} must be 'lse' or 'minmax', found {self.range!r}")
         if not isinstance(self.symmetric, bool):
             raise ConfigError(f"symmetric of {self.id} must be true or false, found {self.symmetric!r}")
+        if self.step is None:
+            return
+        if not isinstance(self.step, float) or not 1e-30 < self.step < 1e30:
+            raise ConfigError(f"step of {self.id} must be a positive float, found {self.step!r}; 0.01 is usual")
+        if not self.symmetric or self.bits < 8:
+            raise ConfigError(
+                f"a step needs symmetric codes of 8 or 16 bits, found {self.id} with symmetric={self.symmetric}; "
+                "set symmetric=True, or leave the step out"
+            )
+
+    def config(self) -> dict[str, Any]:
+        """The config as a JSON-able dict; without `step` where each block has a scale, as before there was one."""
+        fields = super().config()
+        if self.step is None:
+            del fields["step"]
+        return fields
 
     def resolve(self, shape: TableShape) -> Self:
-        """Replace an open or too large `block_size` by the row's length."""
+        """Replace an open or too large `block_size` by the row's length, a `step` by the float32 next to it."""
+        if self.step is not None:
+            step, whole = float(np.float32(self.step)), shape.embedding_dim
+            return dataclasses.replace(self, block_size=whole, scale_dtype="float32", step=step)
         size = min(self.block_size or shape.embedding_dim, shape.embedding_dim)
         multiple = max(1, 8 // self.bits)
         return dataclasses.replace(self, block_size=-(-size // multiple) * multiple)
@@ -73,6 +95,8 @@ class AffineMethod(RowMethod):
         else:
             codes = ArraySpec("codes", "uint8", (n, packed_bytes(dim, self.bits)), "rows")
         blocks = self._blocks(dim)
+        if self.step is not None:
+            return (codes,)
         if self.symmetric:
             return codes, ArraySpec("scale", self.scale_dtype, (n, blocks), "rows")
         return codes, ArraySpec("affine", self.scale_dtype, (n, blocks, 2), "rows")
@@ -80,11 +104,15 @@ class AffineMethod(RowMethod):
     def for_budget(self, shape: TableShape, nbytes: int) -> Self:
         """The finest blocks (then scale dtype) that fit; `BudgetError` names the floor."""
         sizes: list[int | None] = [*(s for s in (16, 32, 64, 128, 256) if s < shape.embedding_dim), None]
-        options = [
-            dataclasses.replace(self, block_size=s, scale_dtype=t).resolve(shape)
-            for s in sizes
-            for t in ("float32", "float16")
-        ]
+        options = (
+            [self.resolve(shape)]
+            if self.step is not None
+            else [
+                dataclasses.replace(self, block_size=s, scale_dtype=t).resolve(shape)
+                for s in sizes
+                for t in ("float32", "float16")
+            ]
+        )
         costs = [sum(a.nbytes() for a in o.layout(shape)) for o in options]
         fitting = [(cost, o) for cost, o in zip(costs, options, strict=True) if cost <= nbytes]
         if not fitting:
@@ -107,10 +135,16 @@ class AffineMethod(RowMethod):
         with np.errstate(all="ignore"):
             for block, start in enumerate(np.arange(0, dim, size)):
                 x = rows[:, start : start + size]
-                scale, offset = self._fit(x)
+                if self.step is None:
+                    scale, offset = self._fit(x)
+                else:
+                    scale, offset = np.full(n, self.step, np.float32), np.zeros(n, np.float32)
                 steps[:, block, 0], steps[:, block, 1] = scale, offset
                 inverse = np.where(scale > 0, np.float32(1) / scale, np.float32(0))
-                codes[:, start : start + size] = self._quantize(x, offset[:, None], inverse[:, None])
+                found = self._quantize(x, offset[:, None], inverse[:, None])
+                if self.step is not None:  # a code that no value in range has, for check_encoded
+                    found = np.where(np.abs(x * inverse[:, None]) <= self._top + 0.5, found, -self._top - 1)
+                codes[:, start : start + size] = found
         named: Named = {}
         if self.bits >= 8:
             dtype = f"{'' if self.symmetric else 'u'}int{self.bits}"
@@ -119,15 +153,30 @@ class AffineMethod(RowMethod):
             middle = 2 ** (self.bits - 1) if self.symmetric else 0
             named["codes"] = pack((codes.astype(np.int32) + middle).astype(np.uint8), self.bits)
         with np.errstate(over="ignore"):
-            if self.symmetric:
+            if self.step is not None:
+                pass
+            elif self.symmetric:
                 named["scale"] = steps[:, :, 0].astype(self.scale_dtype)
             else:
                 named["affine"] = steps.astype(self.scale_dtype)
         return named
 
     def check_encoded(self, encoded: Named, rows: FloatRows, first_row: int) -> None:
-        """Refuse rows too large for the scale's dtype; `ConfigError` names the first."""
+        """Refuse rows too large for the scale's dtype or the `step`; `ConfigError` names the first."""
+        if self.step is not None:
+            beyond = (encoded["codes"] == -self._top - 1).any(axis=1)
+            if beyond.any():
+                row = first_row + int(np.argmax(beyond))
+                raise ConfigError(
+                    f"{self.id} with step {self.step:g} holds values up to {self.step * self._top:g}, found others in "
+                    f"row {row}; use a larger step, or leave it out for a scale per row"
+                )
+            return
         check_scales(self.id, encoded["scale" if self.symmetric else "affine"], first_row, self.scale_dtype)
+
+    def constants(self, shared: Mapping[str, npt.NDArray[Any]]) -> Named:
+        """The step as the kernels read it: a `scale` that all rows share."""
+        return {} if self.step is None else {"scale": np.array([self.step], np.float32)}
 
     def _quantize(self, x: F32, offset: F32, inverse: F32) -> F32:
         t = x * inverse if self.symmetric else (x - offset) * inverse
@@ -202,7 +251,9 @@ class AffineMethod(RowMethod):
         if self.symmetric and self.bits < 8:
             out -= np.float32(2 ** (self.bits - 1))
         columns = np.arange(dim) // (self.block_size or dim)
-        if self.symmetric:
+        if self.step is not None:
+            out *= np.float32(self.step)
+        elif self.symmetric:
             out *= arrays["scale"][at].astype(np.float32)[:, columns]
         else:
             affine = arrays["affine"][at].astype(np.float32)[:, columns]

@@ -12,13 +12,16 @@ import numpy.typing as npt
 
 from .. import registry
 from ..arrays import TableShape
-from ..compression import Budget, choose, parse_budget
+from ..compression import Budget, parse_budget
 from ..errors import ConfigError
 from .base import CompressedEmbedding, Mode
 
-# Module id -> class, and the storage method it exports to.
+# Module id -> class, and the storage method it exports to (alpt: int8 or int16, by its bits).
 _MODULES: dict[str, tuple[str, str]] = {
     "float32": ("embstore.nn.full:Full", "float32"),
+    "int16": ("embstore.nn.int16:Int16", "int16"),
+    "int8": ("embstore.nn.int8:Int8", "int8"),
+    "alpt": ("embstore.nn.alpt:ALPT", "int8"),
     "hash": ("embstore.nn.hash:Hash", "hash"),
     "compo": ("embstore.nn.compo:Compo", "compo"),
     "robe": ("embstore.nn.robe:Robe", "robe"),
@@ -91,19 +94,28 @@ def embedding(
         raise ConfigError(f"method {method!r} needs counts, how often each id occurs; pass counts=")
     if "seed" in _fields(stored):
         config["seed"] = seed
-    options = {k: config.pop(k) for k in list(config) if k in cls.options and k not in _fields(stored)}
+    options, _ = _split(cls, stored, config)
     return cls(solve(method, shape, budget, config), shape, counts=given, seed=seed, mode=mode, **options)
 
 
 def solve(method: str, shape: TableShape, budget: Budget | None, config: dict[str, Any]) -> Any:
-    """The resolved storage method of a module for a shape and a budget."""
+    """The resolved storage method of a module for a shape and a budget; `config` may hold training options too."""
     cls, stored = module_class(method)
     for name, value in cls.preset.items():
         if config.get(name, value) != value:
             raise ConfigError(f"{name} of module {method!r} must be {value!r}, found {config[name]!r}; leave it out")
     config = {**config, **cls.preset}
     limit = None if budget is None else parse_budget(budget, shape)
-    return choose(registry.get(stored).from_config(config), shape, limit, {})
+    options, own = _split(cls, stored, config)
+    return cls.solve(registry.get(stored), shape, limit, own, {**cls.options, **options})
+
+
+def _split(
+    cls: type[CompressedEmbedding], stored: str, config: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Training options, and fields of the storage method."""
+    options = {k: v for k, v in config.items() if k in cls.options and k not in _fields(stored)}
+    return options, {k: v for k, v in config.items() if k not in options}
 
 
 def _fields(stored: str) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..arrays import TableShape, check
 from ..errors import ConfigError, IdRangeError, IdTypeError, ShapeError
-from ..method import Method, nbytes
+from ..method import Method, RowMethod, nbytes
 
 if TYPE_CHECKING:
     from ..table import Table
@@ -82,6 +82,20 @@ class CompressedEmbedding(nn.Module, abc.ABC):
         self._generator = torch.Generator().manual_seed(seed)
         self._build(counts)
 
+    @classmethod
+    def solve(
+        cls,
+        stored: type[RowMethod],
+        shape: TableShape,
+        limit: int | None,
+        config: dict[str, Any],
+        option: Mapping[str, Any],
+    ) -> Method:
+        """The resolved storage method for `config` within `limit` bytes; `option` are training options."""
+        from ..compression import choose
+
+        return choose(stored.from_config(config), shape, limit, {})
+
     # What a subclass defines -----------------------------------------------------------------------------------
 
     @abc.abstractmethod
@@ -107,6 +121,25 @@ class CompressedEmbedding(nn.Module, abc.ABC):
 
     def after_step(self, step: int) -> None:
         """Called after each step of the optimizer."""
+
+    def begin_second_pass(self) -> list[Tensor]:
+        """Leaves whose gradient the module wants of the loss of the same batch, computed again; none by default.
+
+        Called after the optimizer's step; `forward` then depends on these leaves until `end_second_pass`.
+        """
+        return []
+
+    def end_second_pass(self, gradients: Sequence[Tensor | None]) -> None:
+        """Takes the gradients of the leaves; None for a leaf that the loss does not depend on."""
+
+    def second_pass(self, loss: Callable[[], Tensor]) -> None:
+        """Called after each step of the optimizer and before `after_step`; `loss` computes the batch's loss anew.
+
+        Only modules that learn from a second pass compute it.
+        """
+        leaves = self.begin_second_pass()
+        if leaves:
+            self.end_second_pass(torch.autograd.grad(loss(), leaves, allow_unused=True))
 
     def end_of_stage(self, name: str) -> None:
         """Called when a stage is done; parameters may change, so make a new optimizer after it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..arrays import TableShape
 from ..compression import Budget, parse_budget
 from ..errors import BudgetError, ConfigError, EmbstoreError, ShapeError
-from .base import CompressedEmbedding, Mode
+from .base import CompressedEmbedding, Mode, Stage
 
 if TYPE_CHECKING:
     from ..table import Table
@@ -64,6 +64,41 @@ class FieldEmbedding(nn.Module):
         if input.dim() != 2 or input.shape[1] != len(self.fields):
             raise ShapeError(f"input must have shape (batch, {len(self.fields)}), found {tuple(input.shape)}")
         return torch.stack([field(input[:, i]) for i, field in enumerate(self.fields)], dim=1)
+
+    # Training: the hooks of every field's module; see `CompressedEmbedding`.
+
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages of the fields with the most of them; fields left full have one, and wait in the others."""
+        return max((field.stages() for field in self._each()), key=len)
+
+    def before_step(self, step: int, validation: bool = False) -> None:
+        for field in self._each():
+            field.before_step(step, validation)
+
+    def after_step(self, step: int) -> None:
+        for field in self._each():
+            field.after_step(step)
+
+    def second_pass(self, loss: Callable[[], Tensor]) -> None:
+        """One second pass for all fields; see `CompressedEmbedding.second_pass`."""
+        wanted = [(field, field.begin_second_pass()) for field in self._each()]
+        leaves = [leaf for _, own in wanted for leaf in own]
+        if not leaves:
+            return
+        gradients = iter(torch.autograd.grad(loss(), leaves, allow_unused=True))
+        for field, own in wanted:
+            if own:
+                field.end_second_pass([next(gradients) for _ in own])
+
+    def end_of_stage(self, name: str) -> None:
+        for field in self._each():
+            if name in [stage.name for stage in field.stages()]:
+                field.end_of_stage(name)
+
+    def regularizer(self) -> Tensor | None:
+        """The sum of the fields' terms."""
+        terms = [term for field in self._each() if (term := field.regularizer()) is not None]
+        return sum(terms[1:], terms[0]) if terms else None
 
     def nbytes_inference(self) -> int:
         """Bytes of all exported tables."""

@@ -54,6 +54,8 @@ def decode(group: Any) -> np.ndarray:
         codes = (dynamic() if kind == "dynamic8" else nf4())[codes]
     elif bits and config["symmetric"]:
         codes = codes.astype(F32) - F32(2 ** (bits - 1))
+    if "step" in config:
+        return codes.astype(F32) * F32(config["step"])
     if "affine" in stored:
         affine = stored["affine"].astype(F32)
         return codes.astype(F32) * affine[:, block, 0] + affine[:, block, 1]
@@ -64,6 +66,7 @@ def decode(group: Any) -> np.ndarray:
 
 INTS = [(m, {"symmetric": s, **b}) for m in ("int16", "int8", "int4", "int2") for s in (False, True)
         for b in ({}, {"block_size": 8}, {"scale_dtype": "float32"})]  # fmt: skip
+STEPS = [(m, {"symmetric": True, "step": 6.0}) for m in ("int16", "int8")]
 OTHERS: list[tuple[str, dict[str, Any]]] = [
     ("float32", {}),
     ("float16", {}),
@@ -76,7 +79,7 @@ OTHERS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("method", "config"), INTS + OTHERS)
+@pytest.mark.parametrize(("method", "config"), INTS + STEPS + OTHERS)
 @pytest.mark.parametrize("dim", [1, 16, 37])
 def test_decodes_by_the_page(tmp_path: Path, small_blocks: None, method: str, config: dict[str, Any], dim: int) -> None:
     values = np.random.default_rng(dim).standard_normal((700, dim)).astype(F32)

@@ -23,6 +23,7 @@ def main() -> None:
     variants = [(name, {}) for name in registry.fitted()]
     variants += [
         ("int8", {"block_size": 16, "symmetric": True, "scale_dtype": "float32"}),
+        ("int8", {"symmetric": True, "step": 0.02}),
         ("nf4", {"scale_dtype": "uint8"}),
     ]
     variants += [(f"{t}{'9' if t == 'truncate' else ''},int8", {}) for t in registry.transform_names()]

@@ -32,6 +32,8 @@ CONFIGS = {
         {"chunk": 2},
         {"chunk": 64, "size": 64},
     ],
+    "int8": [{"step": 0.003, "sparse": False}],
+    "alpt": [{"bits": 16}],
 }
 # Modules whose rows sum in another order than the stored kernel: relative tolerance.
 CLOSE = {"dhe": 1e-6}

@@ -1,0 +1,14 @@
+"""16-bit low-precision training: see `embstore.nn._low_precision.OneStep`."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from ._low_precision import OneStep
+
+
+class Int16(OneStep):
+    """Rows of 16-bit codes and one step for the table, trained as such; exports as `int16` with that `step`."""
+
+    id: ClassVar[str] = "int16"
+    bits: ClassVar[int] = 16
