@@ -22,6 +22,9 @@ _BUILTIN: dict[str, str] = {
     "int2": "embstore.methods.int2:Int2",
     "dynamic8": "embstore.methods.dynamic8:Dynamic8",
     "nf4": "embstore.methods.nf4:NF4",
+    "rabitq": "embstore.methods.rabitq:RaBitQ",
+    "turboquant": "embstore.methods.turboquant:TurboQuant",
+    "binary": "embstore.methods.binary:Binary",
 }
 
 _TRANSFORMS: dict[str, str] = {
