@@ -84,8 +84,10 @@ class GridMethod(RowMethod):
 
     def constants(self, shared: Mapping[str, npt.NDArray[Any]]) -> Named:
         levels = self.levels()
+        table = np.concatenate([-levels[::-1], levels])
         return {
-            "table": np.concatenate([-levels[::-1], levels]),
+            # Repeated to 16 values: the kernels look codes up with whatever bits lie above them.
+            "table": np.tile(table, max(1, 16 >> self.bits)),
             "levels": levels,
             "thresholds": self.thresholds(),
             "trials": self.trials(),
