@@ -15,6 +15,11 @@ class Center final : public Transform {
       add_mean(row, mean_, dim_, weights == nullptr ? nullptr : weights + r);
     }
   }
+  bool apply(const float* in, int64_t n, float* out) const noexcept override {
+    for (int64_t r = 0; r < n; ++r)
+      for (int64_t j = 0; j < dim_; ++j) out[r * dim_ + j] = in[r * dim_ + j] - mean_[j];
+    return true;
+  }
 
  private:
   int64_t dim_;
