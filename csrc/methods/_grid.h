@@ -81,39 +81,44 @@ class ScaledLevels {
 };
 #endif
 
+// Codes and scales; without a scale the codes again, which are not read twice.
+inline RowArrays<2> grid_arrays(const TableView& t) {
+  return {t, {"codes", row_scale(t.params) == RowScale::kNone ? "codes" : "scale"}};
+}
+
 template <int Bits>
 struct GridDecode {
-  Rows codes, scales;
+  RowArrays<2> arrays;
   int64_t dim, line_bytes;
+  using Place = RowArrays<2>::Place;
   RowScale kind;
-  const float* levels;  // 2^Bits values, twice 8 or more of them
+  const float* levels;
 
   explicit GridDecode(const TableView& t)
-      : codes(t, "codes"),
+      : arrays(grid_arrays(t)),
         dim(t.embedding_dim),
-        line_bytes(codes.row_bytes + 64),
+        line_bytes(arrays.row_bytes[0] + 64),
         kind(row_scale(t.params)),
-        levels(reinterpret_cast<const float*>(t.shared.at("table").data)) {
-    if (kind != RowScale::kNone) scales = Rows(t, "scale");
+        levels(reinterpret_cast<const float*>(t.shared.at("table").data)) {}
+  // Rows of whole bytes, since vectors also start at the row's end.
+  bool one_scale() const { return Width % 8 == 0 && dim * Bits % 8 == 0; }
+#if !defined(EMBSTORE_ISA_REF)
+  template <int N, int Group, class Body>
+  EMBSTORE_INLINE void columns(const Place& at, Body body) const {
+    const ScaledLevels<Bits> scaled(levels, read_scale(at[1], kind));
+    over_columns<N, Group>(at[0], at[0] + (dim - Group * Width) * Bits / 8,
+                           [&](int k, const uint8_t* row, int64_t j) { body(k, scaled.at(row, j)); });
   }
-  void prefetch(int64_t id) const {
-    codes.prefetch_row(id);
-    if (kind != RowScale::kNone) ::embstore::EMBSTORE_ISA::prefetch(scales[id]);
-  }
-  bool one_block() const { return true; }
-  template <int N = 0, class Sink>
-  void decode(int64_t id, Sink& sink) const {
-    const uint8_t* row = codes[id];
-    const float scale = kind == RowScale::kNone ? 1.0f : read_scale(scales[id], kind);
+#endif
+  template <class Sink>
+  EMBSTORE_INLINE void decode(const Place& at, Sink& sink) const {
+    const float scale = read_scale(at[1], kind);
     int64_t j = 0;
 #if !defined(EMBSTORE_ISA_REF)
     const ScaledLevels<Bits> scaled(levels, scale);
-    const int64_t n = N > 0 ? N * Width : dim;
-#pragma GCC unroll 16
-    for (; j + Width <= n; j += Width) sink.many(j, scaled.at(row, j));
-    if (N > 0) return;
+    j = over_vectors<Sink, 8>(0, dim, [&](int64_t column) { sink.many(column, scaled.at(at[0], column)); });
 #endif
-    for (; j < dim; ++j) sink.one(j, levels[packed_code<Bits>(row, j)] * scale);
+    for (; j < dim; ++j) sink.one(j, levels[packed_code<Bits>(at[0], j)] * scale);
   }
 };
 

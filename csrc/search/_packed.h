@@ -61,9 +61,7 @@ template <int B, bool Mapped>
 class PackedScorer final : public Scorer {
  public:
   PackedScorer(const TableView& t, const ByteMeaning& meaning)
-      : codes_(t, "codes"), kind_(row_scale(t.params)), dim_(t.embedding_dim), meaning_(meaning) {
-    if (kind_ != RowScale::kNone) scales_ = Rows(t, "scale");
-  }
+      : arrays_(grid_arrays(t)), kind_(row_scale(t.params)), dim_(t.embedding_dim), meaning_(meaning) {}
 
   std::unique_ptr<Prepared> prepare(const float* queries, int64_t count) const override {
     auto made = std::make_unique<Quantized>();
@@ -105,8 +103,7 @@ class PackedScorer final : public Scorer {
       }
     }
     float scales[kTileRows];
-    for (int64_t r = 0; r < count; ++r)
-      scales[r] = kind_ == RowScale::kNone ? 1.0f : read_scale(scales_[first + r], kind_);
+    for (int64_t r = 0; r < count; ++r) scales[r] = read_scale(arrays_.place(first + r)[1], kind_);
     for (int64_t q = 0; q < given.count; ++q) {
       const float shift = given.shift[size_t(q)], factor = given.factor[size_t(q)];
       float* scores = tile + q * kTileRows;
@@ -126,6 +123,7 @@ class PackedScorer final : public Scorer {
     std::vector<float> factor, shift;
   };
 
+  const uint8_t* codes(int64_t row) const noexcept { return arrays_.place(row)[0]; }
   int64_t padded() const { return (dim_ + 63) / 64 * 64; }
 
   // Bytes of `columns` columns (a multiple of 64) from column c: four columns of kGroup rows, then the next four; groups
@@ -136,13 +134,13 @@ class PackedScorer final : public Scorer {
       for (int64_t j = 0; j < columns; j += 64) {
         __m512i lines[16];
         for (int64_t r = 0; r < kGroup; ++r)
-          lines[r] = g + r < rows ? bytes_of(codes_[first + g + r], c + j) : _mm512_setzero_si512();
+          lines[r] = g + r < rows ? bytes_of(codes(first + g + r), c + j) : _mm512_setzero_si512();
         turn(lines);
         for (int64_t k = 0; k < 16; ++k) _mm512_storeu_si512(out + (j + 4 * k) * kGroup, lines[k]);
       }
 #else
       for (int64_t r = 0; r < kGroup; ++r) {
-        const uint8_t* row = g + r < rows ? codes_[first + g + r] : nullptr;
+        const uint8_t* row = g + r < rows ? codes(first + g + r) : nullptr;
         for (int64_t j = 0; j < columns; ++j) {
           const bool inside = row != nullptr && c + j < dim_;
           const int code = inside ? packed_code<B>(row, c + j) : 0;
@@ -169,7 +167,7 @@ class PackedScorer final : public Scorer {
   // 64 codes from column j on, zero beyond the row.
   __m512i bytes_of(const uint8_t* row, int64_t j) const noexcept {
     static constexpr Spread64 spread;
-    const int64_t left = codes_.row_bytes - j * B / 8;
+    const int64_t left = arrays_.row_bytes[0] - j * B / 8;
     const __mmask64 mask = left >= 8 * B ? ~uint64_t(0) >> (64 - 8 * B) : left <= 0 ? 0 : ~uint64_t(0) >> (64 - left);
     const __m512i packed = _mm512_maskz_loadu_epi8(mask, row + j * B / 8);
     const __m512i groups = _mm512_permutexvar_epi8(_mm512_load_si512(spread.bytes), packed);
@@ -251,7 +249,7 @@ class PackedScorer final : public Scorer {
   }
 #endif
 
-  Rows codes_, scales_;
+  RowArrays<2> arrays_;
   RowScale kind_;
   int64_t dim_;
   ByteMeaning meaning_;
