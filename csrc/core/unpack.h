@@ -62,9 +62,8 @@ template <int Bits>
 inline Codes loose_codes(const uint8_t* row, int64_t j) {
   const uint64_t group = packed_group<Bits>(row + j * Bits / 8);
   if constexpr (Bits <= 4)
-    return _mm256_srlv_epi32(
-        _mm256_set1_epi32(int(uint32_t(group))),
-        _mm256_setr_epi32(0, Bits, 2 * Bits, 3 * Bits, 4 * Bits, 5 * Bits, 6 * Bits, 7 * Bits));
+    return _mm256_srlv_epi32(_mm256_set1_epi32(int(uint32_t(group))),
+                             _mm256_setr_epi32(0, Bits, 2 * Bits, 3 * Bits, 4 * Bits, 5 * Bits, 6 * Bits, 7 * Bits));
   const __m128i low = _mm_set1_epi32(int(uint32_t(group))), high = _mm_set1_epi32(int(uint32_t(group >> (4 * Bits))));
   return _mm256_srlv_epi32(_mm256_set_m128i(high, low),
                            _mm256_setr_epi32(0, Bits, 2 * Bits, 3 * Bits, 0, Bits, 2 * Bits, 3 * Bits));

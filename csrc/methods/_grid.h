@@ -131,13 +131,13 @@ std::unique_ptr<Kernel> grid_kernel_of(const TableView& t) {
 template <int MaxBits>
 std::unique_ptr<Kernel> grid_kernel(const TableView& t) {
   static constexpr KernelFactory of[] = {grid_kernel_of<1>,
-                                         grid_kernel_of<MaxBits >= 2 ? 2 : 1>,
-                                         grid_kernel_of<MaxBits >= 3 ? 3 : 1>,
-                                         grid_kernel_of<MaxBits >= 4 ? 4 : 1>,
-                                         grid_kernel_of<MaxBits >= 5 ? 5 : 1>,
-                                         grid_kernel_of<MaxBits >= 6 ? 6 : 1>,
-                                         grid_kernel_of<MaxBits >= 7 ? 7 : 1>,
-                                         grid_kernel_of<MaxBits >= 8 ? 8 : 1>};
+                                         grid_kernel_of < MaxBits >= 2 ? 2 : 1 >,
+                                         grid_kernel_of < MaxBits >= 3 ? 3 : 1 >,
+                                         grid_kernel_of < MaxBits >= 4 ? 4 : 1 >,
+                                         grid_kernel_of < MaxBits >= 5 ? 5 : 1 >,
+                                         grid_kernel_of < MaxBits >= 6 ? 6 : 1 >,
+                                         grid_kernel_of < MaxBits >= 7 ? 7 : 1 >,
+                                         grid_kernel_of < MaxBits >= 8 ? 8 : 1 > };
   return of[t.params.integer("bits", 1) - 1](t);
 }
 

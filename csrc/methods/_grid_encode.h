@@ -123,7 +123,8 @@ class GridEncoder {
     return scale;
   }
 
-  // As the grid shrinks, each value steps up at multiples of 1 / value: every grid point that is nearest for some scale.
+  // As the grid shrinks, each value steps up at multiples of 1 / value: every grid point that is nearest for some
+  // scale.
   float sweep() {
     const int64_t steps = half_ - 1;
     crossings_.clear();

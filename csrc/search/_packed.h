@@ -47,8 +47,8 @@ inline Floats as_floats(Sums sums) { return _mm256_cvtepi32_ps(sums); }
 inline constexpr int kGroup = 1;
 #endif
 
-inline constexpr int64_t kBlock = 64;       // rows widened at a time
-inline constexpr int64_t kColumns = 1024;   // columns widened at a time: a block is at most 64 KiB
+inline constexpr int64_t kBlock = 64;           // rows widened at a time
+inline constexpr int64_t kColumns = 1024;       // columns widened at a time: a block is at most 64 KiB
 inline constexpr int kGroups = 4, kAtOnce = 4;  // groups of rows times queries summed at a time
 
 // What a byte stands for: (byte - middle) * unit * the row's scale.
@@ -126,8 +126,8 @@ class PackedScorer final : public Scorer {
   const uint8_t* codes(int64_t row) const noexcept { return arrays_.place(row)[0]; }
   int64_t padded() const { return (dim_ + 63) / 64 * 64; }
 
-  // Bytes of `columns` columns (a multiple of 64) from column c: four columns of kGroup rows, then the next four; groups
-  // of rows one after the other. Columns beyond the row and rows beyond the last are zero.
+  // Bytes of `columns` columns (a multiple of 64) from column c: four columns of kGroup rows, then the next four;
+  // groups of rows one after the other. Columns beyond the row and rows beyond the last are zero.
   void widen(int64_t first, int64_t rows, int64_t c, int64_t columns, uint8_t* out) const noexcept {
     for (int64_t g = 0; g < rows; g += kGroup, out += kGroup * columns) {
 #if defined(EMBSTORE_ISA_AVX512)

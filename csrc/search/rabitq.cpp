@@ -9,7 +9,8 @@ std::unique_ptr<Scorer> scorer(const TableView& t) {
 }
 
 std::unique_ptr<Scorer> scorer_of(const TableView& t) {
-  static constexpr ScorerFactory of[] = {scorer<1>, scorer<2>, scorer<3>, scorer<4>, scorer<5>, scorer<6>, scorer<7>, scorer<8>};
+  static constexpr ScorerFactory of[] = {scorer<1>, scorer<2>, scorer<3>, scorer<4>,
+                                         scorer<5>, scorer<6>, scorer<7>, scorer<8>};
   return of[t.params.integer("bits", 1) - 1](t);
 }
 

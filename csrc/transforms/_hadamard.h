@@ -101,13 +101,26 @@ inline void transform_run(float* x) {
 template <class Body>
 inline bool with_registers(int64_t p, Body body) {
   switch (p) {
-    case 1 * Width: body(std::integral_constant<int, 1>()); return true;
-    case 2 * Width: body(std::integral_constant<int, 2>()); return true;
-    case 4 * Width: body(std::integral_constant<int, 4>()); return true;
-    case 8 * Width: body(std::integral_constant<int, 8>()); return true;
-    case 16 * Width: body(std::integral_constant<int, 16>()); return true;
-    case 32 * Width: body(std::integral_constant<int, 32>()); return true;
-    default: return false;
+    case 1 * Width:
+      body(std::integral_constant<int, 1>());
+      return true;
+    case 2 * Width:
+      body(std::integral_constant<int, 2>());
+      return true;
+    case 4 * Width:
+      body(std::integral_constant<int, 4>());
+      return true;
+    case 8 * Width:
+      body(std::integral_constant<int, 8>());
+      return true;
+    case 16 * Width:
+      body(std::integral_constant<int, 16>());
+      return true;
+    case 32 * Width:
+      body(std::integral_constant<int, 32>());
+      return true;
+    default:
+      return false;
   }
 }
 

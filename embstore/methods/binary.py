@@ -32,9 +32,7 @@ class Binary(GridMethod):
 
     def __post_init__(self) -> None:
         if self.scale_dtype not in ("float16", "float32", None):
-            raise ConfigError(
-                f"scale_dtype of binary must be 'float16', 'float32' or None, found {self.scale_dtype!r}"
-            )
+            raise ConfigError(f"scale_dtype of binary must be 'float16', 'float32' or None, found {self.scale_dtype!r}")
 
     def options(self) -> list[Self]:
         return [dataclasses.replace(self, scale_dtype=dtype) for dtype in ("float32", "float16", None)]

@@ -2,9 +2,10 @@
 
 Of all grid points the one at the least angle is found by sweeping the grid's scale over the row, which is also the
 point of least squared error once its length is fitted. That length is the one factor stored: a lookup is symmetric
-uniform codes times a scale, and a search needs no second factor, since rows are scored by what they decode to. (The
-papers' unbiased estimate of an inner product is the decoded one times |row|^2 / |decoded|^2: it needs the row's own
-length, 4 more bytes. Over queries that have nothing to do with the error, the decoded one has the least squared error.)
+uniform codes times a scale. A search scores rows by what they decode to, with the decoded lengths, and needs no second
+factor: at 1 bit the neighbours it finds by cosine and L2 are as many as with the papers' unbiased factor and the rows'
+own lengths, which take 4 to 8 bytes more (measured on GloVe, SIFT and synthetic rows; by inner product, up to 2 % fewer
+of the first 10 on centred rows).
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class RaBitQ(GridMethod):
     bits : bits a value, 1 to 8.
     scale_dtype : "float16" or "float32"; float16 holds scales up to 65504 and down to 6e-8.
     search : "exact" finds the best grid point, in time bits * 2**bits * dim * log(dim) a row; "fast" tries 32 scales,
-        and loses at most a few per cent of squared error to it (below 0.3 % up to 4 bits).
+        and loses a few per cent of squared error to it (0.3 % at most up to 4 bits, for 128 dims and more).
     """
 
     id: ClassVar[str] = "rabitq"
@@ -70,7 +71,8 @@ class RaBitQ(GridMethod):
         return np.linspace(low, high, _TRIALS if self.bits > 1 else 1).astype(np.float32)
 
     def start(self, size: F32, dim: int) -> F32:
-        return size.max(axis=1) / np.float32(1 << (self.bits - 1))
+        scale: F32 = size.max(axis=1) / np.float32(1 << (self.bits - 1))
+        return scale
 
     def index(self, scaled: F32) -> I32:
         return np.minimum(scaled, np.float32((1 << (self.bits - 1)) - 1)).astype(np.int32)

@@ -1,5 +1,6 @@
 """rabitq, turboquant, binary: laws, the errors their papers promise, the search for the scale, scores, FAISS."""
 
+import dataclasses
 import math
 import os
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 import embstore
 from embstore import errors, native, pipeline
 from embstore.arrays import Arrays, TableShape
+from embstore.kernels import ScanTerms
 from embstore.method import nbytes
 from embstore.methods.binary import Binary
 from embstore.methods.rabitq import RaBitQ
@@ -38,15 +40,14 @@ def lost(method, rows):
     return float(np.square(decoded(method, rows) - rows).sum() / np.square(rows).sum())
 
 
-def scanned(table, queries, k, scale=None):
-    """Ids of the scorer's k best by inner product, before any is scored again."""
-    from embstore.kernels import ScanTerms
-
-    method = table._method
+def scanned(table, queries, k):
+    """Queries as the scorer takes them, and ids of its k best by inner product, before any is scored again."""
+    constants = None
+    if isinstance(table._method, pipeline.Pipeline):
+        queries, constants = table._method.adjoint(table._stored.shared, queries)
     found = np.empty((len(queries), k), np.int64)
-    turned, constants = method.adjoint(table._stored.shared, queries)
-    table._bound.scan(turned, k, ScanTerms(constants=constants, scales=scale), found, 2)
-    return found
+    table._bound.scan(queries, k, ScanTerms(constants=constants), found, 2)
+    return queries, found
 
 
 @pytest.mark.parametrize("dim", [1, 7, 16, 50, 128, 300])
@@ -97,7 +98,7 @@ def test_rabitq_error_is_that_of_uniform_codes_on_normal_values(bits, error):
 
 
 def test_rabitq_cosine_and_estimator_error_are_the_papers():
-    """Gao and Long, 2024: <obar, o> averages 0.8 at 1 bit, and the estimate of <o, q> errs by sqrt((1-a²)/(a²(D-1)))."""
+    """Gao and Long, 2024: a = <obar, o> averages 0.8; the estimate of <o, q> errs by sqrt((1 - a²) / (a² (D - 1)))."""
     dim = 256
     rows, queries = unit_rows(4000, dim), unit_rows(8, dim, 1)
     points = decoded(RaBitQ(1, "float32"), rows)
@@ -114,7 +115,7 @@ def test_the_fast_search_loses_little(bits):
     for dim in (32, 128, 1024):
         rows = unit_rows(60, dim)
         fast, exact = lost(RaBitQ(bits, "float32"), rows), lost(RaBitQ(bits, "float32", "exact"), rows)
-        assert exact <= fast * 1.0001 and fast <= exact * (1.01 if bits <= 4 else 1.06)
+        assert exact <= fast * 1.0001 and fast <= exact * (1.003 if bits <= 4 and dim >= 128 else 1.06)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 3])
@@ -130,8 +131,6 @@ def test_the_exact_search_finds_the_least_angle(bits):
 
 @pytest.mark.parametrize("method", [*map(RaBitQ, range(1, 9)), *TURBOQUANT, Binary()], ids=repr)
 def test_the_scale_is_the_least_squares_one(method):
-    import dataclasses
-
     rows = unit_rows(50, 100)
     found = decoded(dataclasses.replace(method, scale_dtype="float32"), rows).astype(np.float64)
     np.testing.assert_allclose((found * rows).sum(axis=1), np.square(found).sum(axis=1), rtol=1e-5)
@@ -162,8 +161,8 @@ def test_rows_of_any_magnitude():
     for factor in (2.0**-126, 2.0**-60, 2.0**60, 2.0**120):
         for method in (RaBitQ(4, "float32"), TurboQuant(4, "float32")):
             big = rows * np.float32(factor)
-            relative = np.linalg.norm(decoded(method, big).astype(np.float64) - big) / np.linalg.norm(big * 1.0)
-            assert relative < 0.12
+            wanted = big.astype(np.float64)
+            assert np.linalg.norm(decoded(method, big) - wanted) < 0.12 * np.linalg.norm(wanted)
     with pytest.raises(errors.ConfigError, match="float16"):
         method = RaBitQ(4)
         method.check_encoded(method.encode({}, np.arange(20), rows * np.float32(1e9)), rows, 0)
@@ -210,24 +209,15 @@ def test_scores_are_within_their_bound(spec, dim, tmp_path):
     queries[4] = 0
     values = table.lookup(np.arange(1500)).astype(np.float64)
     exact = queries @ values.T
-    turned, _ = table._method.adjoint(table._stored.shared, queries) if "," in str(table._method) else (queries, 0)
-    codes = table._method.apply(table._stored.shared, values.astype(np.float32)) if turned is not queries else values
-    step = np.abs(turned).max(axis=1) / 64
-    bound = step[:, None] / 2 * np.abs(codes).sum(axis=1)
-    if "turboquant" in spec:  # levels are rounded to 254 steps of their range
-        bound += np.abs(turned).sum(axis=1)[:, None] * np.abs(codes).max(axis=1) / 254 * 1.5
-    found = scanned(table, queries, 30) if turned is not queries else scanned_plain(table, queries, 30)
-    best = -np.sort(-(exact - bound), axis=1)[:, 29]
-    got = np.take_along_axis(exact + bound, found, axis=1)
-    assert (got >= best[:, None] - 1e-3).all()
-
-
-def scanned_plain(table, queries, k):
-    from embstore.kernels import ScanTerms
-
-    found = np.empty((len(queries), k), np.int64)
-    table._bound.scan(queries, k, ScanTerms(), found, 2)
-    return found
+    turned, found = scanned(table, queries, 30)
+    codes = values
+    if isinstance(table._method, pipeline.Pipeline):
+        codes = table._method.apply(table._stored.shared, table.lookup(np.arange(1500)))
+    bound = np.abs(turned).max(axis=1)[:, None] / 64 / 2 * np.abs(codes).sum(axis=1)
+    if "turboquant" in spec:  # whose levels are rounded too, to 254 steps of their range
+        bound += np.abs(turned).sum(axis=1)[:, None] * np.abs(codes).max(axis=1) * 2 / 254
+    least = -np.sort(-(exact - bound), axis=1)[:, 29:30]
+    assert (np.take_along_axis(exact + bound, found, axis=1) >= least - 1e-3).all()
 
 
 @pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
