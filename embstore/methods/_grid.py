@@ -95,7 +95,7 @@ class GridMethod(RowMethod):
 
     def encode(self, shared: Mapping[str, npt.NDArray[Any]], ids: Ids, rows: FloatRows) -> Named:
         dim = rows.shape[1]
-        bad: npt.NDArray[np.bool_] = ~np.isfinite(rows).all(axis=1)
+        bad = np.asarray(~np.isfinite(rows).all(axis=1))
         x, back = normalized(np.where(bad[:, None], np.float32(0), rows))
         index, scale = self.choose(pad_to_lanes(np.abs(x), 0.0), dim)
         half = 1 << (self.bits - 1)

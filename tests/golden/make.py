@@ -22,6 +22,10 @@ def main() -> None:
     variants += [
         ("int8", {"block_size": 16, "symmetric": True, "scale_dtype": "float32"}),
         ("nf4", {"scale_dtype": "uint8"}),
+        ("rabitq1", {}),
+        ("rabitq7", {"search": "exact"}),
+        ("turboquant3", {"scale_dtype": "float32"}),
+        ("binary", {"scale_dtype": None}),
     ]
     variants += [(f"{t}{'9' if t == 'truncate' else ''},int8", {}) for t in registry.transform_names()]
     variants += [("pca6,rotate,int4", {})]
