@@ -36,7 +36,9 @@ def agreement(table: embstore.Table, queries: np.ndarray, found: np.ndarray) -> 
     start = 0
     for rows in table.blocks(1 << 16):
         scores = np.concatenate([best, queries @ rows.T], axis=1)
-        known = np.concatenate([ids, np.broadcast_to(np.arange(start, start + len(rows)), (len(queries), len(rows)))], 1)
+        known = np.concatenate(
+            [ids, np.broadcast_to(np.arange(start, start + len(rows)), (len(queries), len(rows)))], 1
+        )
         order = np.argpartition(-scores, 9, axis=1)[:, :10]
         best, ids = np.take_along_axis(scores, order, 1), np.take_along_axis(known, order, 1)
         start += len(rows)

@@ -220,6 +220,15 @@ def test_scores_are_within_their_bound(spec, dim, tmp_path):
     assert (np.take_along_axis(exact + bound, found, axis=1) >= least - 1e-3).all()
 
 
+@pytest.mark.parametrize("isa", ["avx2", "ref"])
+def test_scores_of_other_instruction_sets(isa):
+    if isa not in native.require("the test").usable_isas():
+        pytest.skip(f"this processor has no {isa}")
+    some = "within_their_bound and (rabitq3 or rabitq8 or turboquant4 or binary) and (20 or 1100)"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", some]
+    subprocess.run(command, env={**os.environ, "EMBSTORE_ISA": isa}, check=True, timeout=300)
+
+
 @pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
 @pytest.mark.parametrize("spec", ["rabitq1", "rabitq4", "rabitq8", "turboquant2", "turboquant4", "binary"])
 def test_search_agrees_with_exact_scores_of_decoded_rows(spec, metric, tmp_path):
