@@ -25,6 +25,7 @@ inline constexpr int kRegisters = 32;  // the longest run of values transformed 
 using Bits = __m512i;
 inline Bits load_bits(const uint32_t* p) { return _mm512_loadu_si512(p); }
 inline Floats sub(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
+inline Floats fused(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
 inline Floats flip(Floats x, Bits signs) { return _mm512_xor_ps(x, _mm512_castsi512_ps(signs)); }
 template <int H>
 inline Floats swapped(Floats x) {
@@ -37,6 +38,7 @@ inline Floats swapped(Floats x) {
 using Bits = __m256i;
 inline Bits load_bits(const uint32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
 inline Floats sub(Floats a, Floats b) { return _mm256_sub_ps(a, b); }
+inline Floats fused(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
 inline Floats flip(Floats x, Bits signs) { return _mm256_xor_ps(x, _mm256_castsi256_ps(signs)); }
 template <int H>
 inline Floats swapped(Floats x) {
@@ -47,24 +49,24 @@ inline Floats swapped(Floats x) {
 #endif
 
 template <int H>
-struct UpperLanes {  // the sign bit in each lane whose place has bit H
-  alignas(64) uint32_t signs[Width] = {};
-  constexpr UpperLanes() {
-    for (int l = 0; l < Width; ++l) signs[l] = (l & H) != 0 ? 0x80000000u : 0u;
+struct LaneSigns {  // -1 in each lane whose place has bit H, 1 in the others
+  alignas(64) float factors[Width] = {};
+  constexpr LaneSigns() {
+    for (int l = 0; l < Width; ++l) factors[l] = (l & H) != 0 ? -1.0f : 1.0f;
   }
 };
 
-// (a, b) to (a + b, a - b) for lanes H apart: adding the negative of b rounds as a - b does.
+// (a, b) to (a + b, a - b) for lanes H apart. The product with 1 or -1 is exact, so a fused one rounds as the sum does.
 template <int N, int H>
-inline __attribute__((always_inline)) void within(Floats (&x)[N]) {
-  static constexpr UpperLanes<H> upper;
-  const Bits signs = load_bits(upper.signs);
+EMBSTORE_INLINE void within(Floats (&x)[N]) {
+  static constexpr LaneSigns<H> signs;
+  const Floats factors = load(signs.factors);
 #pragma GCC unroll 32
-  for (int i = 0; i < N; ++i) x[i] = add(swapped<H>(x[i]), flip(x[i], signs));
+  for (int i = 0; i < N; ++i) x[i] = fused(x[i], factors, swapped<H>(x[i]));
 }
 
 template <int N, int H>
-inline __attribute__((always_inline)) void across(Floats (&x)[N]) {
+EMBSTORE_INLINE void across(Floats (&x)[N]) {
   if constexpr (H < N) {
 #pragma GCC unroll 32
     for (int i = 0; i < N; ++i)
@@ -79,7 +81,7 @@ inline __attribute__((always_inline)) void across(Floats (&x)[N]) {
 
 // Butterflies of N * Width values; not yet scaled.
 template <int N>
-inline __attribute__((always_inline)) void transform(Floats (&x)[N]) {
+EMBSTORE_INLINE void transform(Floats (&x)[N]) {
   within<N, 1>(x);
   within<N, 2>(x);
   within<N, 4>(x);
@@ -88,13 +90,13 @@ inline __attribute__((always_inline)) void transform(Floats (&x)[N]) {
 }
 
 template <int N>
-inline void transform_run(float* x) {
+inline void transform_run(float* x, float scale) {
   Floats v[N];
 #pragma GCC unroll 32
   for (int i = 0; i < N; ++i) v[i] = load(x + i * Width);
   transform<N>(v);
 #pragma GCC unroll 32
-  for (int i = 0; i < N; ++i) store(x + i * Width, v[i]);
+  for (int i = 0; i < N; ++i) store(x + i * Width, mul(v[i], set1(scale)));
 }
 
 // Calls body(std::integral_constant<int, N>) for p == N * Width; false where there is no such N.
@@ -132,7 +134,8 @@ inline void hadamard(float* x, int64_t p, float scale) {
 #if defined(EMBSTORE_ISA_AVX512) || defined(EMBSTORE_ISA_AVX2)
   const int64_t run = p < kRegisters * Width ? p : int64_t(kRegisters * Width);
   for (int64_t i = 0; i < p; i += run)
-    if (with_registers(run, [&](auto n) { transform_run<n()>(x + i); })) h = run;
+    if (with_registers(run, [&](auto n) { transform_run<n()>(x + i, run == p ? scale : 1.0f); })) h = run;
+  if (h == p) return;
 #endif
   for (; h < p; h *= 2) butterflies(x, p, h);
   for (int64_t j = 0; j < p; ++j) x[j] *= scale;

@@ -1,5 +1,6 @@
 // Signs and Hadamard transforms, both ways. Rows of a power of two up to 512 values stay in registers from the first
 // load to the last store.
+#include <algorithm>
 #include <cmath>
 #include <stdexcept>
 #include <type_traits>
@@ -28,24 +29,25 @@ class Rotate final : public Transform {
 
   void undo(float* in, int64_t n, const float*, float* out) const noexcept override {
     if (whole<true>(in, n, out)) return;
-    for (int64_t r = 0; r < n; ++r) {
-      float* x = in + r * dim_;
-      for (int64_t s = stages_ - 1; s >= 0; --s) {
+    // All rows stage by stage: a window just stored at another alignment would make its next load wait.
+    for (int64_t s = stages_ - 1; s >= 0; --s)
+      for (int64_t r = 0; r < n; ++r) {
+        float* x = in + r * dim_;
         hadamard(window(x, s), window_, scale_);
         flip_all(x, s, s == 0 ? out + r * dim_ : x);
       }
-    }
   }
 
   bool apply(const float* in, int64_t n, float* out) const noexcept override {
     if (whole<false>(in, n, out)) return true;
-    for (int64_t r = 0; r < n; ++r) {
-      float* x = out + r * dim_;
-      for (int64_t s = 0; s < stages_; ++s) {
-        flip_all(s == 0 ? in + r * dim_ : x, s, x);
-        hadamard(window(x, s), window_, scale_);
-      }
-    }
+    constexpr int64_t kRows = 8;  // at a time, stage by stage as in undo, and few enough to stay in the cache
+    for (int64_t first = 0; first < n; first += kRows)
+      for (int64_t s = 0; s < stages_; ++s)
+        for (int64_t r = first; r < std::min(n, first + kRows); ++r) {
+          float* x = out + r * dim_;
+          flip_all(s == 0 ? in + r * dim_ : x, s, x);
+          hadamard(window(x, s), window_, scale_);
+        }
     return true;
   }
 
@@ -53,8 +55,9 @@ class Rotate final : public Transform {
   float* window(float* x, int64_t stage) const { return stage % 2 == 0 ? x : x + dim_ - window_; }
 
   void flip_all(const float* from, int64_t stage, float* to) const noexcept {
-    const uint32_t* signs = signs_.data() + stage * dim_;
-    for (int64_t j = 0; j < dim_; ++j) to[j] = bits_to_float(float_to_bits(from[j]) ^ signs[j]);
+    const int64_t dim = dim_;  // a copy: the compiler need not fear that a store to `to` changes it
+    const uint32_t* signs = signs_.data() + stage * dim;
+    for (int64_t j = 0; j < dim; ++j) to[j] = bits_to_float(float_to_bits(from[j]) ^ signs[j]);
   }
 
   // Rows that are one window of a few registers; false for others.
@@ -64,16 +67,19 @@ class Rotate final : public Transform {
     if (dim_ != window_) return false;
     return with_registers(dim_, [&](auto count) {
       constexpr int N = decltype(count)::value;
+      const uint32_t* first = signs_.data();
+      const int64_t stages = stages_;
+      const Floats scale = set1(scale_);
       for (int64_t r = 0; r < n; ++r, in += N * Width, out += N * Width) {
         Floats x[N];
 #pragma GCC unroll 32
         for (int i = 0; i < N; ++i) x[i] = load(in + i * Width);
-        for (int64_t t = 0; t < stages_; ++t) {
-          const uint32_t* signs = signs_.data() + (Undo ? stages_ - 1 - t : t) * dim_;
+        for (int64_t t = 0; t < stages; ++t) {
+          const uint32_t* signs = first + (Undo ? stages - 1 - t : t) * (N * Width);
           if constexpr (!Undo) flips<N>(x, signs);
           transform<N>(x);
 #pragma GCC unroll 32
-          for (int i = 0; i < N; ++i) x[i] = mul(x[i], set1(scale_));
+          for (int i = 0; i < N; ++i) x[i] = mul(x[i], scale);
           if constexpr (Undo) flips<N>(x, signs);
         }
 #pragma GCC unroll 32
@@ -88,7 +94,7 @@ class Rotate final : public Transform {
 
 #if defined(EMBSTORE_ISA_AVX512) || defined(EMBSTORE_ISA_AVX2)
   template <int N>
-  static inline __attribute__((always_inline)) void flips(Floats (&x)[N], const uint32_t* signs) {
+  static EMBSTORE_INLINE void flips(Floats (&x)[N], const uint32_t* signs) {
 #pragma GCC unroll 32
     for (int i = 0; i < N; ++i) x[i] = flip(x[i], load_bits(signs + i * Width));
   }
