@@ -123,9 +123,32 @@ def _errors(result: dict[str, Any]) -> str:
     return text
 
 
+def _codes(result: dict[str, Any]) -> str:
+    columns = {
+        "lookup, M rows/s": "lookups, M rows/s",
+        "lookup, times FAISS IndexRaBitQ": "over FAISS RaBitQ",
+        "lookup, times FAISS IndexScalarQuantizer 4 bits": "over FAISS SQ4",
+        "search, queries/s": "queries/s",
+        "search, times FAISS IndexRaBitQ": "over FAISS RaBitQ",
+        "search, times FAISS IndexScalarQuantizer 4 bits": "over FAISS SQ4",
+        "bytes/row": "bytes/row",
+        "relative squared error": "error",
+        "recall@10 against exact scores of decoded rows": "recall@10",
+    }
+    text = f"\n## Codes that need no training: {result['rows']:,} normal rows of {result['dim']}, "
+    text += (
+        f"{result['threads']} threads\n\nTargets: lookups 5 times and searches twice FAISS's RaBitQ. Recall is against "
+    )
+    text += "exact scores of the decoded rows.\n\n"
+    text += "| | " + " | ".join(columns.values()) + " |\n|---|" + "---:|" * len(columns) + "\n"
+    for name, values in result["results"].items():
+        text += f"| {name} | " + " | ".join(f"{values[c]:.3g}" if c in values else "" for c in columns) + " |\n"
+    return text
+
+
 def main() -> None:
     text = INTRO
-    for name, write in (("kernels", _kernels), ("tables", _tables), ("errors", _errors)):
+    for name, write in (("kernels", _kernels), ("tables", _tables), ("errors", _errors), ("codes", _codes)):
         result = load(name)
         if result is not None:
             made = result["environment"]
