@@ -131,7 +131,8 @@ class Pipeline:
         for i, t in enumerate(self.transforms):
             own = t.fit(sample, rng)
             shared |= {_name(i, k): v for k, v in own.items()}
-            sample = np.ascontiguousarray(t.apply(own, sample), np.float32)
+            if i + 1 < len(self.transforms):  # the method draws its own sample
+                sample = np.ascontiguousarray(t.apply(own, sample), np.float32)
         return shared | self.method.fit(_Transformed(self, shared, source), rng)
 
     def encode(self, shared: Shared, ids: Ids, rows: FloatRows) -> Named:
