@@ -22,7 +22,7 @@ from .errors import (
     NoKeysError,
     ShapeError,
 )
-from .format.reader import StoredTable, open_table
+from .format.reader import StoredTable, open_rerank, open_table
 from .method import Ids, Method
 from .pipeline import Pipeline
 from .sources.base import Subwords
@@ -360,7 +360,14 @@ class Table:
         return out
 
     def search(
-        self, queries: Any, k: int = 10, metric: Literal["cosine", "ip", "l2"] = "cosine", *, filter: Any = None
+        self,
+        queries: Any,
+        k: int = 10,
+        metric: Literal["cosine", "ip", "l2"] = "cosine",
+        *,
+        filter: Any = None,
+        rerank: Any = None,
+        rerank_k: int | None = None,
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
         """The nearest rows to each query, by an exhaustive scan of the codes.
 
@@ -370,21 +377,36 @@ class Table:
         k : rows to find, at most `num_embeddings`.
         metric : "cosine", "ip" (inner product) or "l2".
         filter : rows that may be found: a bool mask of shape (num_embeddings,) or ids.
+        rerank : rescore the candidates of the scan from finer values of the same rows: True for the second method the
+            table was compressed with, a table, a numpy array or memmap, a `RowSource`, or the path of one.
+        rerank_k : how many candidates are scored again, at least k; by default max(4 k, 100) with `rerank`, and
+            4 k + 32 without, where the table's own decoded values score them.
 
         Returns
         -------
         (D, I), both of shape (n, k), or (k,) for one query: similarities, larger first, or for "l2" squared distances,
-        smaller first; and row ids. Scores are those of the rows as `lookup` gives them; equal ones are ordered by id.
+        smaller first; and row ids. Scores are those of the rows as `lookup`, or the rerank, gives them; equal ones are
+        ordered by id.
         Where fewer than k rows may be found the rest is NaN and -1. Rows with NaN or infinities are never found.
 
         Raises
         ------
-        ShapeError, ConfigError : queries of another shape or not finite; another metric; k out of range; a filter that
-            leaves nothing.
+        ShapeError, ConfigError : queries or a rerank of another shape, queries not finite; another metric; k out of
+            range; a filter that leaves nothing; no second method for `rerank=True`.
         """
         from .search.exact import search
 
-        return search(self, queries, k, metric, filter)
+        return search(self, queries, k, metric, filter, rerank, rerank_k)
+
+    @functools.cached_property
+    def reranker(self) -> Table | None:
+        """The same rows by the second, finer method the table was compressed with; None without one."""
+        return None if self._stored.rerank is None else Table(open_rerank(self._stored), self._backend)
+
+    @property
+    def rerank_nbytes(self) -> int:
+        """Bytes of the second method's arrays, which `nbytes` leaves out; 0 without one."""
+        return 0 if self.reranker is None else self.reranker.nbytes
 
     def _scan(self, queries: npt.NDArray[np.float32], k: int, metric: str, allowed: Any) -> Ids:
         """Candidates (n, k) for each query, about best first; -1 for none."""

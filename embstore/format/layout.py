@@ -23,7 +23,9 @@ CHUNK_BYTES = 512 << 10
 SHARD_BYTES = 512 << 20
 MIN_CHUNK_BYTES = 4 << 10
 SUBWORD_BUCKETS = "subword_buckets"
-RESERVED_NAMES = frozenset({CHECKSUM_GROUP, KEYS_DIR, SUBWORD_BUCKETS, "zarr", "c", "overlay", "generations", RERANK_DIR})
+RESERVED_NAMES = frozenset(
+    {CHECKSUM_GROUP, KEYS_DIR, SUBWORD_BUCKETS, "zarr", "c", "overlay", "generations", RERANK_DIR}
+)
 ARRAY_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 
