@@ -104,7 +104,8 @@ def measure(n: int, work: Path) -> dict[str, Any]:
     embstore.set_num_threads(THREADS)
     measured = []
     for batch in (1, 100):
-        times = timing.rounds({name: lambda s=search: s(queries[:batch]) for name, search in contenders.items()})
+        asked = queries[:batch]
+        times = timing.rounds({name: lambda s=search, q=asked: s(q) for name, search in contenders.items()})
         for name, search in contenders.items():
             row = {
                 "name": name, "batch": batch, "queries_per_s": batch / timing.median(times[name]),

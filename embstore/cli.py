@@ -193,6 +193,9 @@ def compress(
         OnDuplicate, typer.Option(help="Refuse a key at two rows, or let the last row win.")
     ] = OnDuplicate.refuse,
     seed: Annotated[int, typer.Option(help="Seed of the methods that draw samples.")] = 0,
+    rerank: Annotated[
+        str | None, typer.Option(metavar="METHOD", help="A second, finer method, kept for `search --rerank`.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compress a file of embeddings into a table."""
@@ -223,6 +226,7 @@ def compress(
             nonfinite=nonfinite.value,
             on_duplicate=on_duplicate.value,
             seed=seed,
+            rerank=rerank,
             progress=progress,
             **reading,
             **config,
@@ -238,6 +242,7 @@ def compress(
         "embedding_dim": table.embedding_dim,
         "nbytes_float32": before,
         "nbytes": table.nbytes,
+        "rerank_nbytes": table.rerank_nbytes,
         "bytes_per_row": table.nbytes / max(1, table.num_embeddings),
         "ratio": before / max(1, table.nbytes),
         "relative_squared_error": error,
@@ -253,6 +258,7 @@ def compress(
             ("rows x dims", f"{table.num_embeddings:,} x {table.embedding_dim}"),
             ("float32", _bytes(before)),
             ("compressed", f"{_bytes(table.nbytes)} ({done['bytes_per_row']:.1f} bytes per row)"),
+            *([] if table.reranker is None else [("rerank", f"{_bytes(table.rerank_nbytes)} more by {rerank}")]),
             ("ratio", f"{done['ratio']:.2f} x smaller"),
             ("relative squared error", shown),
         ]
@@ -271,6 +277,7 @@ def inspect(table: TablePath, as_json: AsJson = False) -> None:
         {"name": s.name, "dtype": s.dtype, "shape": list(s.shape), "partition": s.partition}
         for s in opened.method.layout(TableShape(rows, dims))
     ]
+    finer = opened.reranker
     stored, subwords = opened.metadata["keys"], opened.subwords
     keys = None if stored is None else {"type": stored["type"], "count": stored["count"]}
     done = {
@@ -281,6 +288,7 @@ def inspect(table: TablePath, as_json: AsJson = False) -> None:
         "embedding_dim": dims,
         "nbytes": opened.nbytes,
         "nbytes_float32": 4 * rows * dims,
+        "rerank": None if finer is None else {"method": finer.method.id, "nbytes": finer.nbytes},
         "keys": keys,
         "subword_rows": 0 if subwords is None else subwords.rows,
         "arrays": arrays,
@@ -295,6 +303,7 @@ def inspect(table: TablePath, as_json: AsJson = False) -> None:
             ("method", f"{done['method']} ({_config_text(opened.method.config())})"),
             ("rows x dims", f"{rows:,} x {dims}"),
             ("size", f"{_bytes(opened.nbytes)} (float32: {_bytes(4 * rows * dims)})"),
+            *([] if finer is None else [("rerank", f"{finer.method.id}, {_bytes(finer.nbytes)} more")]),
             ("keys", "none" if keys is None else f"{keys['count']:,} of type {keys['type']}"),
             *([] if subwords is None else [("subwords", f"the last {subwords.rows:,} rows, for unknown words")]),
             *((f"array {a['name']}", f"{a['dtype']} {a['shape']}, {a['partition']}") for a in arrays),

@@ -258,7 +258,7 @@ def open_rerank(table: StoredTable, mmap: bool = True) -> StoredTable:
     inner = open_table(os.path.join(table.path, layout.RERANK_DIR), mmap)
     if inner.metadata["digest"] != table.rerank or inner.shape != table.shape:
         raise CorruptionError(
-            f"the table in {layout.RERANK_DIR!r} of {os.path.basename(table.path)!r} is not the one its metadata names; "
-            "open the table again, or restore it from a copy"
+            f"the table in {layout.RERANK_DIR!r} of {os.path.basename(table.path)!r} is not the one its metadata "
+            "names; open the table again, or restore it from a copy"
         )
     return inner

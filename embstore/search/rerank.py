@@ -63,10 +63,9 @@ def _open(path: str | os.PathLike[str]) -> Any:
 
 
 def _check(table: Table, shape: tuple[int, ...]) -> None:
-    if shape != (table.num_embeddings, table.embedding_dim):
-        raise ShapeError(
-            f"rerank must have the rows of the table, shape {(table.num_embeddings, table.embedding_dim)}, found {shape}"
-        )
+    want = (table.num_embeddings, table.embedding_dim)
+    if shape != want:
+        raise ShapeError(f"rerank must have the rows of the table, shape {want}, found {shape}; pass all of its rows")
 
 
 def _pass(source: RowSource, ids: Ids) -> FloatRows:
