@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -407,6 +407,36 @@ class Table:
     def rerank_nbytes(self) -> int:
         """Bytes of the second method's arrays, which `nbytes` leaves out; 0 without one."""
         return 0 if self.reranker is None else self.reranker.nbytes
+
+    def most_similar(self, positive: Any, negative: Any = (), topn: int = 10) -> list[tuple[str | int, float]]:
+        """Keys nearest by cosine to the mean of the unit vectors of `positive` less those of `negative`.
+
+        Each is a key, a vector, or a list of either; vectors are taken as they are, keys are not found. Integers are keys here. Only rows
+        with keys are found. `topn` keys with their similarity, best first; fewer where the table has no more. Raises
+        `UnknownKeyError`, `NoKeysError`.
+        """
+        from .search import words
+
+        return words.most_similar(self, self._need_keys("most_similar"), positive, negative, topn)
+
+    def analogy(self, a: Any, b: Any, c: Any, topn: int = 10) -> list[tuple[str | int, float]]:
+        """What is to `c` as `b` is to `a`: `most_similar([b, c], [a])`."""
+        return self.most_similar([b, c], [a], topn)
+
+    def similarity(self, a: Any, b: Any) -> float:
+        """The cosine of the vectors of two keys; 0 where one is zero."""
+        from .search import words
+
+        self._need_keys("similarity")
+        return words.similarity(self, a, b)
+
+    def doesnt_match(self, keys: Iterable[Any]) -> str | int:
+        """The key whose unit vector is farthest from the mean of all of them; of equals the first."""
+        from .search import words
+
+        self._need_keys("doesnt_match")
+        key: str | int = words.doesnt_match(self, keys)
+        return key
 
     def _scan(self, queries: npt.NDArray[np.float32], k: int, metric: str, allowed: Any) -> Ids:
         """Candidates (n, k) for each query, about best first; -1 for none."""
