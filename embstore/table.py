@@ -30,6 +30,7 @@ from .sources.base import Subwords
 if TYPE_CHECKING:
     from .format.keys import Keys
     from .format.verify import Fault
+    from .search.faiss_index import TableIndex
     from .transform import Transform
 
 Floats = npt.NDArray[Any]
@@ -65,6 +66,7 @@ class Table:
         self._backend = backend
         self._keys: Keys | None = None
         self._norm: float | None = None
+        self._indexes: dict[str, TableIndex] = {}
         self._dim = stored.shape.embedding_dim
 
     # Bound when first used: that touches every shard's mapping, which opening need not.
@@ -368,8 +370,10 @@ class Table:
         filter: Any = None,
         rerank: Any = None,
         rerank_k: int | None = None,
+        index: str | None = None,
+        nprobe: int | None = None,
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        """The nearest rows to each query, by an exhaustive scan of the codes.
+        """The nearest rows to each query, by an exhaustive scan of the codes or through an index.
 
         Parameters
         ----------
@@ -379,8 +383,10 @@ class Table:
         filter : rows that may be found: a bool mask of shape (num_embeddings,) or ids.
         rerank : rescore the candidates of the scan from finer values of the same rows: True for the second method the
             table was compressed with, a table, a numpy array or memmap, a `RowSource`, or the path of one.
-        rerank_k : how many candidates are scored again, at least k; by default max(4 k, 100) with `rerank`, and
-            4 k + 32 without, where the table's own decoded values score them.
+        rerank_k : how many candidates are scored again, at least k; by default max(4 k, 100) with `rerank` or `index`,
+            and 4 k + 32 without, where the table's own decoded values score them.
+        index : name of a FAISS index made by `embstore.search.build_index`, to take the candidates from.
+        nprobe : lists of an IVF index to look at; by default a 32nd of them.
 
         Returns
         -------
@@ -396,7 +402,15 @@ class Table:
         """
         from .search.exact import search
 
-        return search(self, queries, k, metric, filter, rerank, rerank_k)
+        return search(self, queries, k, metric, filter, rerank, rerank_k, index, nprobe)
+
+    def index(self, name: str = "default") -> TableIndex:
+        """A FAISS index kept beside the table, read and checked when first asked for; see `embstore.search`."""
+        if name not in self._indexes:
+            from .search.faiss_index import load
+
+            self._indexes[name] = load(self, name)
+        return self._indexes[name]
 
     @functools.cached_property
     def reranker(self) -> Table | None:

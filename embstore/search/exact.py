@@ -89,7 +89,15 @@ def check_candidates(rerank_k: object, k: int, rows: int, default: int) -> int:
 
 
 def search(
-    table: Table, queries: Any, k: int, metric: Metric, filter: Any, rerank: Any = None, rerank_k: int | None = None
+    table: Table,
+    queries: Any,
+    k: int,
+    metric: Metric,
+    filter: Any,
+    rerank: Any = None,
+    rerank_k: int | None = None,
+    index: str | None = None,
+    nprobe: int | None = None,
 ) -> Hits:
     """See `Table.search`."""
     check_metric(metric)
@@ -97,10 +105,21 @@ def search(
     given = check_queries(queries, table.embedding_dim)
     allowed = check_filter(table, filter)
     rows = rows_of(table, rerank)
-    own = rerank is None or rerank is False
+    own = index is None and (rerank is None or rerank is False)
     default = CANDIDATES * k + MARGIN if own else max(CANDIDATES * k, RERANKED)
     wanted = check_candidates(rerank_k, k, table.num_embeddings, default)
-    scores, ids = rescore(rows, given, table._scan(given, wanted, metric, allowed), k, metric)
+    if index is not None:
+        through = table.index(index)
+        if through.metric != metric:
+            raise ConfigError(
+                f"index {index!r} was built for {through.metric!r}, found {metric!r}; search by the former"
+            )
+        candidates = through.candidates(given, wanted, nprobe, allowed)
+    elif nprobe is not None:
+        raise ConfigError(f"nprobe needs an index, found {nprobe!r} without one; name it with index=")
+    else:
+        candidates = table._scan(given, wanted, metric, allowed)
+    scores, ids = rescore(rows, given, candidates, k, metric)
     return (scores, ids) if np.ndim(queries) == 2 else (scores[0], ids[0])
 
 

@@ -25,7 +25,8 @@ Key = str | int
 def unit(rows: FloatRows) -> FloatRows:
     """Rows at length 1, zero rows as they are."""
     lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
-    return np.divide(rows, lengths, out=np.array(rows, np.float32), where=lengths > 0)
+    scaled: FloatRows = np.divide(rows, lengths, out=np.array(rows, np.float32), where=lengths > 0)
+    return scaled
 
 
 def _listed(keys: Any) -> list[Any]:
