@@ -425,9 +425,9 @@ class Table:
     def most_similar(self, positive: Any, negative: Any = (), topn: int = 10) -> list[tuple[str | int, float]]:
         """Keys nearest by cosine to the mean of the unit vectors of `positive` less those of `negative`.
 
-        Each is a key, a vector, or a list of either; vectors are taken as they are, keys are not found. Integers are keys here. Only rows
-        with keys are found. `topn` keys with their similarity, best first; fewer where the table has no more. Raises
-        `UnknownKeyError`, `NoKeysError`.
+        Each is a key, a vector, or a list of either; vectors are taken as they are. Integers are keys here. Only rows
+        with keys are found, and none of the keys given. Returns `topn` keys with their similarity, best first, or as
+        many as there are. Raises `UnknownKeyError`, `NoKeysError`.
         """
         from .search import words
 

@@ -152,8 +152,7 @@ class IntegerScorer final : public Scorer {
   explicit IntegerScorer(const TableView& t)
       : symmetric_(t.params.integer("symmetric", 0) != 0),
         half_(t.params.is("scale_dtype", "float16")),
-        codes_(t, "codes"),
-        steps_(t, symmetric_ ? "scale" : "affine"),
+        arrays_(t, {"codes", symmetric_ ? "scale" : "affine"}),
         dim_(t.embedding_dim),
         block_(std::min(t.params.integer("block_size", dim_), dim_)),
         blocks_((dim_ + block_ - 1) / block_),
@@ -220,7 +219,7 @@ class IntegerScorer final : public Scorer {
 
  private:
   void unpack(int64_t id, uint8_t* out) const {
-    const uint8_t* row = codes_[id];
+    const uint8_t* row = arrays_.place(id)[0];
     if (blocks_ == 1 || padded_ == block_) {
       Unpack<Bits>::codes(row, 0, dim_, out);
     } else {
@@ -233,7 +232,7 @@ class IntegerScorer final : public Scorer {
   }
 
   void read_steps(int64_t id, int64_t block, float* scale, float* offset) const {
-    const uint8_t* row = steps_[id];
+    const uint8_t* row = arrays_.place(id)[1];
     const auto value = [&](int64_t i) {
       return half_ ? widen(reinterpret_cast<const uint16_t*>(row)[i]) : reinterpret_cast<const float*>(row)[i];
     };
@@ -306,7 +305,7 @@ class IntegerScorer final : public Scorer {
 #endif
 
   bool symmetric_, half_;
-  Rows codes_, steps_;
+  RowArrays<2> arrays_;
   int64_t dim_, block_, blocks_;
   int64_t padded_;  // values of a block, filled up to a multiple of four
   int64_t stride_;  // bytes of an unpacked row
