@@ -19,10 +19,12 @@ import embstore
 from . import timing
 
 SETS = {"WS-353": "EN-WS-353-ALL.txt", "MEN": "EN-MEN-TR-3k.txt", "SimLex-999": "EN-SIMLEX-999.txt"}
-SPECS = (
-    "float32", "float16", "int8", "dynamic8", "int4", "nf4", "center,int4", "rotate,int4",
-    "int2", "center,int2", "rotate,int2",
-)  # fmt: skip
+SPECS: tuple[tuple[str, dict[str, Any]], ...] = (
+    *((spec, {}) for spec in ("float32", "float16", "int8", "dynamic8", "int4", "nf4", "center,int4", "rotate,int4")),
+    ("int4", {"block_size": 26}),
+    *((spec, {}) for spec in ("int2", "center,int2", "rotate,int2")),
+    ("int2", {"block_size": 8}),
+)
 FREQUENT = 30_000
 # Largest drop of any score from float32, by bits a value.
 ALLOWED = {8: 0.001, 4: 0.01, 2: 0.03}
@@ -84,18 +86,20 @@ def main(quick: bool = False, directory: str | None = None) -> None:
     with gzip.open(data / "words" / "glove.6B.50d.top100k.vocab.txt.gz", "rt", encoding="utf-8") as lines:
         keys = [line.rstrip("\n") for line in lines]
     found: list[dict[str, Any]] = []
-    for spec in SPECS[:3] if quick else SPECS:
+    for spec, config in SPECS[:3] if quick else SPECS:
         with tempfile.TemporaryDirectory(prefix="embstore-bench-", dir=directory) as work:
-            table = embstore.compress(rows, Path(work) / "t", spec, keys=keys)
+            table = embstore.compress(rows, Path(work) / "t", spec, keys=keys, **config)
             scores = {name: similarity(table, data / "wordsim" / file) for name, file in SETS.items()}
             scores["analogies"] = analogies(table, data / "wordsim" / "questions-words.txt.gz")
             row = {
-                "spec": spec, "bytes_per_row": table.nbytes / len(table), "allowed": ALLOWED.get(BITS.get(spec, 0)),
+                "spec": spec + "".join(f", {k}={v}" for k, v in config.items()),
+                "bytes_per_row": table.nbytes / len(table),
+                "allowed": ALLOWED.get(BITS.get(spec.rpartition(",")[2], 0)),
                 "scores": {name: score for name, (score, _) in scores.items()},
                 "asked": {name: asked for name, (_, asked) in scores.items()},
             }  # fmt: skip
         found.append(row)
         shown = ", ".join(f"{name} {score:.4f}" for name, score in row["scores"].items())
-        print(f"{spec:14} {row['bytes_per_row']:7.2f} bytes  {shown}", flush=True)
+        print(f"{row['spec']:20} {row['bytes_per_row']:7.2f} bytes  {shown}", flush=True)
     if not quick:
         print(timing.save("words", {"table": "GloVe 6B 50d, 100,000 rows", "rows": found}))

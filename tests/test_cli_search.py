@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,14 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         return code, *capsys.readouterr()
 
     return call
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """FAISS's threads wait by spinning."""
+    embstore.set_num_threads(1)
+    yield
+    embstore.set_num_threads(None)
 
 
 @pytest.fixture

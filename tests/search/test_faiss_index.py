@@ -17,6 +17,14 @@ faiss = pytest.importorskip("faiss")
 N, DIM = 4000, 32
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """FAISS's threads wait by spinning, which on a busy machine makes small jobs take minutes."""
+    embstore.set_num_threads(1)
+    yield
+    embstore.set_num_threads(None)
+
+
 @pytest.fixture(scope="module")
 def rows():
     rng = np.random.default_rng(0)
@@ -27,7 +35,7 @@ def rows():
 def built(rows, tmp_path_factory):
     """A table with an index for each test that only reads."""
     table = embstore.compress(rows, tmp_path_factory.mktemp("t") / "t", "int8")
-    build_index(table, "IVF32,PQ8", "cosine")
+    build_index(table, "IVF32,PQ16x4", "cosine")
     return table
 
 
@@ -38,7 +46,7 @@ def table(built, tmp_path):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("factory", ["Flat", "IVF16,Flat", "OPQ8,IVF16,PQ8", "HNSW32", "SQ8", "PCA16,IVF16,SQ8"])
+@pytest.mark.parametrize("factory", ["Flat", "IVF16,Flat", "IVF16,PQ16x4", "HNSW32", "SQ8", "PCA16,IVF16,SQ8"])
 def test_through_an_index_as_by_a_scan(factory, metric, rows, tmp_path):
     if metric == "ip" and factory.startswith("HNSW"):
         pytest.skip("graphs of inner products have no such recall")
@@ -77,7 +85,7 @@ def test_the_same_seed_gives_the_same_index_from_blocks_of_any_size(rows, tmp_pa
     for block in (32 << 20, 1000):
         monkeypatch.setattr(faiss_index, "BLOCK_BYTES", block)
         table = embstore.compress(rows, tmp_path / str(block), "int8")
-        build_index(table, "IVF8,PQ8", training_rows=2000)
+        build_index(table, "IVF8,PQ8x4", training_rows=2000)
         files.append((tmp_path / str(block) / "indexes" / "default" / "index.faiss").read_bytes())
     assert files[0] == files[1]
 
