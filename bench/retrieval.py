@@ -105,7 +105,8 @@ def measure(n: int, work: Path) -> dict[str, Any]:
     measured = []
     for batch in (1, 100):
         asked = queries[:batch]
-        times = timing.rounds({name: lambda s=search, q=asked: s(q) for name, search in contenders.items()})
+        runs = {name: lambda s=search, q=asked: s(q) for name, search in contenders.items()}
+        times = timing.rounds(runs, count=7 if batch == 1 else 3)
         for name, search in contenders.items():
             row = {
                 "name": name, "batch": batch, "queries_per_s": batch / timing.median(times[name]),

@@ -10,6 +10,7 @@
 #pragma once
 #include <cmath>
 #include <limits>
+#include <type_traits>
 #include <vector>
 
 #include "core/search.h"
@@ -26,8 +27,14 @@ struct Unpack {
     constexpr int per = 8 / Bits, mask = (1 << Bits) - 1;
     row += first / per;
     const int64_t whole = n / per;
-    for (int64_t i = 0; i < whole; ++i)
-      for (int k = 0; k < per; ++k) out[i * per + k] = uint8_t((row[i] >> (k * Bits)) & mask);
+    // A word for each byte: byte k of it gets the byte shifted by k codes.
+    using Word = std::conditional_t<per == 4, uint32_t, std::conditional_t<per == 2, uint16_t, uint8_t>>;
+    auto* words = reinterpret_cast<Word*>(out);
+    for (int64_t i = 0; i < whole; ++i) {
+      uint32_t word = 0;
+      for (int k = 0; k < per; ++k) word |= uint32_t(row[i]) << (k * (8 - Bits));
+      words[i] = Word(word & uint32_t(mask * 0x01010101u));
+    }
     for (int64_t j = whole * per; j < n; ++j) out[j] = uint8_t((row[j / per] >> (j % per * Bits)) & mask);
   }
 };

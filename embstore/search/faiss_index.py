@@ -139,7 +139,7 @@ def build_index(
                     progress(done, rows)
         except RuntimeError as error:
             raise ConfigError(
-                f"FAISS could not build {factory!r} for {rows} x {table.embedding_dim} rows, trained on {take} of them: "
+                f"FAISS could not build {factory!r} for {rows} x {table.embedding_dim}, trained on {take} rows: "
                 f"{_said(error)}; choose another factory string"
             ) from error
     if gpu:
