@@ -149,7 +149,8 @@ def _codes(result: dict[str, Any]) -> str:
 def _retrieval(result: dict[str, Any]) -> str:
     text = f"\n## Search: {result['num_embeddings']:,} x {result['embedding_dim']}, {result['threads']} threads\n\n"
     text += f"The {result['k']} nearest by inner product; recall against float32 of the original rows.\n"
-    text += "Targets for int8: a batch of 100 at 8 x FAISS SQ8 and 15 x USearch int8, one query at 2 x both, recall 0.99.\n\n"
+    text += "Targets for int8: a batch of 100 at 8 x FAISS SQ8 and 15 x USearch int8,\n"
+    text += "one query at 2 x both, recall 0.99.\n\n"
     peers = list(dict.fromkeys(peer for row in result["rows"] for peer in row["over"]))
     text += "| queries at once | who | queries/s | recall | " + " | ".join(f"x {peer}" for peer in peers) + " |\n"
     text += "|---:|---|---:|---:|" + "---:|" * len(peers) + "\n"
