@@ -5,7 +5,6 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
 from ._shared import AsJson, TablePath, app, emit, parse_integer
@@ -82,6 +81,8 @@ def _vectors(table: Table, queries: list[str], by: By) -> tuple[list[str], Any]:
         integers = table.keys is not None and table.keys.type != "string"
         keys: list[Any] = [parse_integer(query, "a key") for query in queries] if integers else queries
         return queries, table.lookup(keys, by="key")
+    import numpy as np
+
     labels, parts = [], []
     for file in queries:
         part = np.atleast_2d(_npy(file))
@@ -94,6 +95,8 @@ def _vectors(table: Table, queries: list[str], by: By) -> tuple[list[str], Any]:
 
 
 def _npy(file: str) -> Any:
+    import numpy as np
+
     try:
         return np.load(file, allow_pickle=False)
     except ValueError as error:
