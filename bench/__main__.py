@@ -1,17 +1,16 @@
-"""`python -m bench kernels|tables|errors|codes|report [--quick]`: measure, print, keep results in bench/results."""
+"""`python -m bench PART [--quick]`: measure, print, keep results in bench/results."""
 
 from __future__ import annotations
 
 import argparse
 
-from . import codes, errors, kernels, report, tables
+from . import codes, errors, kernels, report, retrieval, tables, words
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument(
-        "what", choices=["kernels", "tables", "errors", "codes", "report", "all"], nargs="?", default="all"
-    )
+    parts = ["kernels", "tables", "errors", "codes", "retrieval", "words", "report", "all"]
+    parser.add_argument("what", choices=parts, nargs="?", default="all")
     parser.add_argument("--quick", action="store_true", help="small tables: to see that it runs, not to quote")
     parser.add_argument("--dir", default=None, help="where tables are written (needs about 30 GB without --quick)")
     given = parser.parse_args()
@@ -23,6 +22,10 @@ def main() -> None:
         errors.main()
     if given.what in ("codes", "all"):
         codes.main(quick=given.quick, directory=given.dir)
+    if given.what in ("retrieval", "all"):
+        retrieval.main(quick=given.quick, directory=given.dir)
+    if given.what in ("words", "all"):
+        words.main(quick=given.quick, directory=given.dir)
     if given.what in ("report", "all") and not given.quick:
         report.main()
 

@@ -146,9 +146,51 @@ def _codes(result: dict[str, Any]) -> str:
     return text
 
 
+def _retrieval(result: dict[str, Any]) -> str:
+    text = f"\n## Search: {result['num_embeddings']:,} x {result['embedding_dim']}, {result['threads']} threads\n\n"
+    text += f"The {result['k']} nearest by inner product; recall against float32 of the original rows.\n"
+    text += "Targets for int8: a batch of 100 at 8 x FAISS SQ8 and 15 x USearch int8,\n"
+    text += "one query at 2 x both, recall 0.99.\n\n"
+    peers = list(dict.fromkeys(peer for row in result["rows"] for peer in row["over"]))
+    text += "| queries at once | who | queries/s | recall | " + " | ".join(f"x {peer}" for peer in peers) + " |\n"
+    text += "|---:|---|---:|---:|" + "---:|" * len(peers) + "\n"
+    targets = {(1, "FAISS SQ8"): 2, (1, "USearch int8"): 2, (100, "FAISS SQ8"): 8, (100, "USearch int8"): 15}
+    for row in result["rows"]:
+        cells = []
+        for peer in peers:
+            short = row["name"] == "embstore int8" and row["over"][peer] < targets[row["batch"], peer]
+            cells.append(f"{row['over'][peer]:.1f}" + (" (missed)" if short else ""))
+        missed = row["name"] == "embstore int8" and row["recall"] < 0.99
+        recall = f"{row['recall']:.3f}" + (" (missed)" if missed else "")
+        text += f"| {row['batch']} | {row['name']} | {row['queries_per_s']:.0f} | {recall} | "
+        text += " | ".join(cells) + " |\n"
+    return text
+
+
+def _words(result: dict[str, Any]) -> str:
+    plain = result["rows"][0]["scores"]
+    text = f"\n## Words: {result['table']}\n\n"
+    text += "Spearman's correlation with human judgements, and analogies answered by 3CosAdd.\n"
+    text += "Allowed drop from float32: 0.001 at 8 bits, 0.01 at 4, 0.03 at 2.\n\n"
+    text += "| method | bytes per row | " + " | ".join(plain) + " |\n|---|---:|" + "---:|" * len(plain) + "\n"
+    for row in result["rows"]:
+        cells = []
+        for name, score in row["scores"].items():
+            missed = row["allowed"] is not None and plain[name] - score > row["allowed"]
+            cells.append(f"{score:.4f}" + (" (missed)" if missed else ""))
+        text += f"| {row['spec']} | {row['bytes_per_row']:.2f} | " + " | ".join(cells) + " |\n"
+    return text
+
+
+PARTS = (
+    ("kernels", _kernels), ("tables", _tables), ("errors", _errors), ("codes", _codes),
+    ("retrieval", _retrieval), ("words", _words),
+)  # fmt: skip
+
+
 def main() -> None:
     text = INTRO
-    for name, write in (("kernels", _kernels), ("tables", _tables), ("errors", _errors), ("codes", _codes)):
+    for name, write in PARTS:
         result = load(name)
         if result is not None:
             made = result["environment"]

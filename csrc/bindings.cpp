@@ -206,6 +206,8 @@ class BoundTable {
       scan.biases = biases;
       scan.allowed = mask;
       TopK best(group, k);
+      Floors floors(group);
+      scan.floors = &floors;
       std::mutex merging;
       parallel_for(n, 4 * kTileRows, threads, [&](int64_t first, int64_t last) {
         TopK own(group, k);
@@ -229,7 +231,8 @@ class BoundTable {
   }
 
   std::unique_ptr<Scorer> make_scorer() const {
-    if (const ScorerFactory own = find_scorer(method_)) return own(table_);
+    if (const ScorerFactory own = find_scorer(method_))
+      if (auto scorer = own(table_)) return scorer;
     return find_decode_scorer()(*codes_, table_.embedding_dim);
   }
 

@@ -189,6 +189,7 @@ def compress(
     nonfinite: Literal["raise", "keep"] = "raise",
     on_duplicate: Literal["raise", "last"] = "raise",
     seed: int = 0,
+    rerank: str | Method | None = None,
     progress: Progress | None = None,
     format: str | None = None,
     name: str | None = None,
@@ -212,6 +213,8 @@ def compress(
     nonfinite : "raise" refuses NaN and infinities, naming row and column; "keep" hands them to the method.
     on_duplicate : "raise" or "last", for keys that name more than one row.
     seed : the same seed and source give the same bytes.
+    rerank : a second, finer method, "int8" for example: the same rows once more, kept in the table for
+        `Table.search(rerank=True)`. The source is read twice; `budget` and `nbytes` leave it out.
     progress : called with (rows done, rows in all).
     format, name, key_column, dtype, shape : how to read the source.
 
@@ -230,7 +233,10 @@ def compress(
     given = {"format": format, "name": name, "key_column": key_column, "dtype": dtype, "shape": shape}
     with open_rows(source, keys, {k: v for k, v in given.items() if v is not None}) as rows:
         chosen = choose(method, rows.shape, budget, config)
-        _write(rows, path, chosen, keys is not False, overwrite, nonfinite == "raise", on_duplicate, seed, progress)
+        finer = None if rerank is None else choose(rerank, rows.shape, None, {})
+        _write(
+            rows, path, chosen, keys is not False, overwrite, nonfinite == "raise", on_duplicate, seed, progress, finer
+        )
     return table.open(os.fspath(path))
 
 
@@ -247,6 +253,11 @@ def open_rows(source: Any, keys: Any, options: dict[str, Any]) -> RowSource:
     return sources.open_source(source, **options)
 
 
+def _described(method: Method) -> dict[str, Any]:
+    transforms = method.described() if isinstance(method, Pipeline) else []
+    return {"id": method.id, "version": method.version, "config": method.config(), "transforms": transforms}
+
+
 def _write(
     source: RowSource,
     path: str | os.PathLike[str],
@@ -257,7 +268,9 @@ def _write(
     on_duplicate: Literal["raise", "last"],
     seed: int,
     progress: Progress | None,
-) -> None:
+    rerank: Method | None = None,
+) -> str:
+    """Write and publish a table; its digest."""
     from . import kernels
 
     shape = source.shape
@@ -267,10 +280,11 @@ def _write(
         if finite:
             check_finite(chunk.rows, chunk.start, source.name)
 
+    total = shape.num_embeddings * (1 if rerank is None else 2)
     transforms = method.described() if isinstance(method, Pipeline) else []
     row_dim = method.row_dim(shape.embedding_dim) if isinstance(method, Pipeline) else shape.embedding_dim
-    described = {"id": method.id, "version": method.version, "config": method.config(), "transforms": transforms}
-    job = layout.canonical([source.fingerprint, described, seed, finite, on_duplicate])
+    finer = [] if rerank is None else [_described(rerank)]
+    job = layout.canonical([source.fingerprint, _described(method), seed, finite, on_duplicate, *finer])
     with TableWriter(
         path, shape=TableShape(shape.num_embeddings, row_dim), method_id=method.id, method_version=method.version,
         config=method.config(), transforms=transforms, specs=method.layout(shape),
@@ -313,7 +327,7 @@ def _write(
                     check(chunk)
                     encoding.put(chunk)
                 if progress is not None:
-                    progress(done, shape.num_embeddings)
+                    progress(done, total)
         if done != shape.num_embeddings:
             raise SourceError(f"{source.name!r} must have {shape.num_embeddings} rows, found {done}; it is truncated")
         if key_writer is not None:
@@ -322,6 +336,10 @@ def _write(
             words = source.subwords
             fields = {f: int(getattr(words, f)) for f in ("minn", "maxn", "buckets", "first_row")}
             writer.set_subwords(fields, words.kept)
-        writer.finish(
+        if rerank is not None:
+            inner = os.path.join(writer.directory, layout.RERANK_DIR)
+            then = None if progress is None else lambda done, _: progress(shape.num_embeddings + done, total)
+            writer.set_rerank(_write(source, inner, rerank, False, True, False, on_duplicate, seed, then))
+        return writer.finish(
             {"source": source.name, "source_format": source.format, "source_dtype": source.dtype, "seed": seed}
         )

@@ -52,6 +52,7 @@ HEAVY = {
 }
 HEAVY_MODULES = {
     "zarr", "pyarrow", "rich", "typer", "torch", "numba", "scipy", "h5py", "gguf", "safetensors", "google_crc32c",
+    "faiss",
 }  # fmt: skip
 TORCH_ROOMS = {"nn", "sources", "testing"}
 
