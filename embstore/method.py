@@ -64,6 +64,19 @@ class Sized(Protocol):
         ...
 
 
+@runtime_checkable
+class Linear(Protocol):
+    """A method whose rows are codes times one matrix: bags of the sum and the mean add codes, and multiply once."""
+
+    def codes(self, arrays: Arrays, ids: Ids) -> FloatRows:
+        """The codes (n, width) of rows `ids`; as `RowMethod.lookup` otherwise."""
+        ...
+
+    def expand(self, shared: Mapping[str, npt.NDArray[Any]], codes: FloatRows) -> FloatRows:
+        """Codes, or sums of them, to rows."""
+        ...
+
+
 class Configured(abc.ABC):
     """A frozen dataclass whose fields are its config: what methods and transforms have in common.
 

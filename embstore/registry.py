@@ -25,6 +25,9 @@ _BUILTIN: dict[str, str] = {
     "rabitq": "embstore.methods.rabitq:RaBitQ",
     "turboquant": "embstore.methods.turboquant:TurboQuant",
     "binary": "embstore.methods.binary:Binary",
+    "svd": "embstore.methods.svd:SVD",
+    "tt": "embstore.methods.tt:TT",
+    "subspace": "embstore.methods.subspace:Subspace",
 }
 
 _TRANSFORMS: dict[str, str] = {
