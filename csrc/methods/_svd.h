@@ -93,9 +93,30 @@ inline int64_t factor_width(const TableView& table) {
   return grouped(table) ? GroupedFactors(table).dim : table.params.integer("rank", 1);
 }
 
+// A kernel reads through its table's view, so the view of factors must live as long.
+class PlainFactors final : public Kernel {
+ public:
+  explicit PlainFactors(const TableView& table)
+      : table_(factor_table(table)), kernel_(find_method(factor_of(table.params)).kernel(table_)) {}
+  void lookup(const int64_t* ids, int64_t n, float* out, bool stream) const noexcept override {
+    kernel_->lookup(ids, n, out, stream);
+  }
+  void lookup_half(const int64_t* ids, int64_t n, uint16_t* out) const noexcept override {
+    kernel_->lookup_half(ids, n, out);
+  }
+  void bag(const int64_t* ids, const int64_t* offsets, int64_t first, int64_t last, const float* weights, BagMode mode,
+           float* out) const noexcept override {
+    kernel_->bag(ids, offsets, first, last, weights, mode, out);
+  }
+
+ private:
+  TableView table_;
+  std::unique_ptr<Kernel> kernel_;
+};
+
 inline std::unique_ptr<Kernel> factor_kernel(const TableView& table) {
   if (grouped(table)) return std::make_unique<RowKernel<GroupedFactors>>(GroupedFactors(table));
-  return find_method(factor_of(table.params)).kernel(factor_table(table));
+  return std::make_unique<PlainFactors>(table);
 }
 
 inline const float* basis_of(const TableView& table, int64_t width) {
