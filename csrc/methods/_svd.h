@@ -79,10 +79,19 @@ struct GroupedFactors {
     int64_t first = 0;
     for (int64_t k = 0; k < g; ++k) first += ranks[k];
     const float by = kind == Kind::kInt8 ? half_to_float(*reinterpret_cast<const uint16_t*>(scale[id])) : 1.0f;
-    int64_t j = 0;
-    for (; j < first; ++j) sink.one(j, 0.0f);
-    for (; j < first + ranks[g]; ++j) sink.one(j, value(int64_t(from) + j - first, by));
-    for (; j < dim; ++j) sink.one(j, 0.0f);
+    const int64_t end = first + ranks[g];
+    zeros(0, first, sink);
+    for (int64_t j = first; j < end; ++j) sink.one(j, value(int64_t(from) + j - first, by));
+    zeros(end, dim, sink);
+  }
+
+ private:
+  template <class Sink>
+  static void zeros(int64_t j, int64_t end, Sink& sink) {
+#if !defined(EMBSTORE_ISA_REF)
+    for (; j + Width <= end; j += Width) sink.many(j, set1(0.0f));
+#endif
+    for (; j < end; ++j) sink.one(j, 0.0f);
   }
 };
 

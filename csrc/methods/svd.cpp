@@ -1,9 +1,8 @@
-#include "methods/_svd.h"
-
 #include <cmath>
 #include <vector>
 
 #include "core/transform.h"
+#include "methods/_svd.h"
 #include "skeletons/multiply.h"
 
 namespace embstore::EMBSTORE_ISA {

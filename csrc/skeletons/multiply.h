@@ -2,6 +2,7 @@
 // operation rounded, as embstore/products.py has it.
 #pragma once
 #include <cstdint>
+#include <cstring>
 
 #include "core/simd.h"
 
@@ -30,20 +31,36 @@ inline int64_t multiply_columns(const float* in, int64_t depth, const float* mat
 }
 #endif
 
+// The same for the columns that fill no register: four at a time, then one.
+using Four = float __attribute__((vector_size(16)));
+
+template <int R, class Values>
+inline int64_t multiply_few(const float* in, int64_t depth, const float* matrix, int64_t width, float* out, int64_t j) {
+  constexpr int64_t kCount = sizeof(Values) / sizeof(float);
+  for (; j + kCount <= width; j += kCount) {
+    Values sums[R], weight;
+    std::memcpy(&weight, matrix + j, sizeof weight);
+    for (int r = 0; r < R; ++r) sums[r] = in[r * depth] * weight;
+    for (int64_t k = 1; k < depth; ++k) {
+      std::memcpy(&weight, matrix + k * width + j, sizeof weight);
+      for (int r = 0; r < R; ++r) sums[r] += in[r * depth + k] * weight;
+    }
+    for (int r = 0; r < R; ++r) std::memcpy(out + r * width + j, &sums[r], sizeof weight);
+  }
+  return j;
+}
+
 template <int R>
 inline void multiply_rows(const float* in, int64_t depth, const float* matrix, int64_t width, float* out) {
   int64_t j = 0;
 #if !defined(EMBSTORE_ISA_REF)
+  // A sum waits for the one before it: a row on its own needs more of them at a time.
+  if (R == 1) j = multiply_columns<R, 4>(in, depth, matrix, width, out, j);
   j = multiply_columns<R, 2>(in, depth, matrix, width, out, j);
   j = multiply_columns<R, 1>(in, depth, matrix, width, out, j);
+  j = multiply_few<R, Four>(in, depth, matrix, width, out, j);
 #endif
-  for (int r = 0; r < R; ++r) {
-    const float* code = in + r * depth;
-    float* row = out + r * width;
-    for (int64_t c = j; c < width; ++c) row[c] = code[0] * matrix[c];
-    for (int64_t k = 1; k < depth; ++k)
-      for (int64_t c = j; c < width; ++c) row[c] += code[k] * matrix[k * width + c];
-  }
+  multiply_few<R, float>(in, depth, matrix, width, out, j);
 }
 
 // in: n x depth, depth at least 1; matrix: depth x width; out: n x width, none of it in `in` or `matrix`.

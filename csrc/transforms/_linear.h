@@ -33,7 +33,8 @@ class Linear final : public Transform {
   void undo(float* in, int64_t n, const float* weights, float* out) const noexcept override {
     multiply(in, n, code_dim_, matrix_, row_dim_, out);
     if (mean_ != nullptr)
-      for (int64_t r = 0; r < n; ++r) add_mean(out + r * row_dim_, mean_, row_dim_, weights == nullptr ? nullptr : weights + r);
+      for (int64_t r = 0; r < n; ++r)
+        add_mean(out + r * row_dim_, mean_, row_dim_, weights == nullptr ? nullptr : weights + r);
   }
 
  private:
