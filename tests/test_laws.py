@@ -20,6 +20,11 @@ CONFIGS = {
     "symmetric": (False, True),
     "scale_dtype": ("float16", "float32", "uint8"),
     "range": ("lse", "minmax"),
+    "factor": ("int8", "float16", "float32"),
+    "basis": ("float32", "float16"),
+    "groups": (1, 3),
+    "cores": (2, 3, 4),
+    "kind": ("dispersed", "cluster"),
 }
 
 

@@ -92,15 +92,15 @@ def test_groups_beat_one_basis(tmp_path):
     assert error(two, rows) < 0.6 * error(one, rows)
 
 
-def test_damaged_starts_of_groups_give_nan(tmp_path):
+@pytest.mark.parametrize(("name", "width"), [("start", 4), ("group", 1)])
+def test_damaged_starts_of_groups_give_nan(name, width, tmp_path):
     table = embstore.compress(grouped_rows(), tmp_path / "t", SVD(groups=2, factor="int8"))
-    stored = table._stored
-    for name, value in (("start", 2**32 - 1), ("group", 200)):
-        shards = [dict(shard) for shard in stored.shards]
-        shards[0][name] = shards[0][name].copy()
-        shards[0][name][5] = value
-        damaged = dataclasses.replace(stored, shards=[embstore.arrays.Arrays(s) for s in shards])
-        assert np.isnan(embstore.Table(damaged).lookup([5])).all()
+    assert np.isfinite(table.lookup([5])).all()
+    file = tmp_path / "t" / name / "c" / "0"
+    data = bytearray(file.read_bytes())
+    data[5 * width : 6 * width] = b"\xff" * width
+    file.write_bytes(data)
+    assert np.isnan(embstore.open(tmp_path / "t").lookup([5])).all()
 
 
 def test_svd_refuses(tmp_path):
@@ -144,16 +144,14 @@ def test_tt_is_einsum(count, n, dim, tmp_path):
     assert not table._stored.shards and table.nbytes == nbytes(table.method, TableShape(n, dim))
 
 
-@pytest.mark.parametrize("count", [2, 3, 4])
-@pytest.mark.parametrize(("n", "dim"), [(343, 64), (1000, 60)])
+@pytest.mark.parametrize("dim", [60, 64])
+@pytest.mark.parametrize(("count", "n"), [(2, 19**2), (3, 7**3), (4, 4**4)])
 def test_tt_finds_a_tensor_train(count, n, dim, tmp_path):
     """A table that is a tensor train of some rank is kept whole by that rank, and not by less."""
     made = TT(rank=4, cores=count)
-    rows = dense(cores_of(made, TableShape(n, dim)))[:n, :dim].astype(np.float32)
-    # Rows of padding must be zeros of a train of the same rank: sizes without padding.
-    assert np.prod(made.row_sizes(TableShape(n, dim))) == n or count in (2, 4)
-    if np.prod(made.row_sizes(TableShape(n, dim))) == n:
-        assert error(decoded(rows, made, tmp_path), rows) < 1e-9
+    rows = dense(cores_of(made, TableShape(n, dim))).astype(np.float32)
+    assert rows.shape == (n, dim)
+    assert error(decoded(rows, made, tmp_path), rows) < 1e-9
     assert error(decoded(rows, TT(rank=2, cores=count), tmp_path), rows) > 1e-2
 
 
@@ -172,7 +170,9 @@ def test_tt_error_is_bounded_by_what_is_cut_off(count, tmp_path):
         lost = []
         for i in range(1, count):
             left = int(np.prod(ns[:i]) * np.prod(qs[:i]))
-            lost.append(np.square(np.linalg.svd(tensor.reshape(left, -1), compute_uv=False)[method.ranks(shape)[i] :]).sum())
+            lost.append(
+                np.square(np.linalg.svd(tensor.reshape(left, -1), compute_uv=False)[method.ranks(shape)[i] :]).sum()
+            )
         total = np.square(tensor).sum()
         found = error(decoded(rows, method, tmp_path), rows)
         assert max(lost) / total - 1e-9 <= found <= sum(lost) / total + 1e-9
@@ -191,12 +191,15 @@ def test_tt_streams(tmp_path):
     rows = normal(500, 24)
     method = TT(rank=6).resolve(TableShape(500, 24))
     rng = np.random.default_rng
-    for a, b in zip(method.fit(MemoryRows(rows), rng(0)).values(), method.fit(Blocks(rows), rng(0)).values(), strict=True):
+    for a, b in zip(
+        method.fit(MemoryRows(rows), rng(0)).values(), method.fit(Blocks(rows), rng(0)).values(), strict=True
+    ):
         np.testing.assert_allclose(a, b, atol=1e-4)
 
 
 @pytest.mark.parametrize(
-    ("dim", "want"), [(1, (1, 1, 1)), (64, (4, 4, 4)), (300, (6, 5, 10)), (31, (4, 2, 4)), (128, (4, 4, 8)), (97, (7, 2, 7))]
+    ("dim", "want"),
+    [(1, (1, 1, 1)), (64, (4, 4, 4)), (300, (6, 5, 10)), (31, (4, 2, 4)), (128, (4, 4, 8)), (97, (7, 2, 7))],
 )
 def test_tt_value_sizes(dim, want):
     assert TT().value_sizes(TableShape(10, dim)) == want
@@ -225,7 +228,9 @@ def test_dispersed_entries_are_means(tmp_path):
         digit = np.arange(120) // base ** (2 - part) % base
         for d in np.unique(digit):
             mean = rows[digit == d, columns].astype(np.float64).mean(axis=0)
-            np.testing.assert_allclose(got[digit == d, columns], np.broadcast_to(mean, got[digit == d, columns].shape), atol=1e-6)
+            np.testing.assert_allclose(
+                got[digit == d, columns], np.broadcast_to(mean, got[digit == d, columns].shape), atol=1e-6
+            )
 
 
 def test_one_part_is_the_table(tmp_path):
@@ -257,7 +262,15 @@ def test_clusters_are_near(tmp_path):
 
 @pytest.mark.parametrize(
     "method",
-    [SVD(), SVD(factor="float16", basis="float16"), SVD(groups=4), TT(), TT(cores=4), Subspace(), Subspace(kind="cluster")],
+    [
+        SVD(),
+        SVD(factor="float16", basis="float16"),
+        SVD(groups=4),
+        TT(),
+        TT(cores=4),
+        Subspace(),
+        Subspace(kind="cluster"),
+    ],
     ids=repr,
 )
 def test_budgets_are_kept_and_used(method, tmp_path):

@@ -32,53 +32,46 @@ inline TableView factor_table(const TableView& table) {
 
 // Factors of a grouped table: a window of stored values within zeros, as wide as all bases together. A row whose
 // window is not within what is stored, of a damaged table, is NaN.
-struct GroupedFactors {
+struct GroupedFactors : NoColumns {
   enum class Kind { kFloat, kHalf, kInt8 };
 
-  Rows group, start, scale;
+  RowArrays<3> arrays;  // group, start and, of int8 factors, scale
   Kind kind;
-  bool wide_start;
   const uint8_t* stored;
   int64_t count, groups;
   const uint32_t* ranks;
-  int64_t dim = 0, line_bytes;
+  int64_t dim = 0, line_bytes = 256;
+  using Place = RowArrays<3>::Place;
 
-  explicit GroupedFactors(const TableView& t) : group(t, "group"), start(t, "start") {
+  explicit GroupedFactors(const TableView& t)
+      : arrays(t, {"group", "start", t.rows.count("scale") != 0 ? "scale" : "group"}) {
     const std::string factor = factor_of(t.params);
     kind = factor == "int8" ? Kind::kInt8 : factor == "float16" ? Kind::kHalf : Kind::kFloat;
-    if (kind == Kind::kInt8) scale = Rows(t, "scale");
     const auto& values = t.shared.at(kind == Kind::kInt8 ? "codes" : "values");
     const int64_t width = kind == Kind::kInt8 ? 1 : kind == Kind::kHalf ? 2 : 4;
     stored = values.data;
     count = values.nbytes / width;
-    wide_start = start.row_bytes == 8;
     ranks = reinterpret_cast<const uint32_t*>(t.shared.at("ranks").data);
     groups = t.shared.at("ranks").nbytes / 4;
     for (int64_t g = 0; g < groups; ++g) dim += ranks[g];
-    line_bytes = 64 + width * dim / groups;
   }
-  void prefetch(int64_t id) const {
-    ::embstore::EMBSTORE_ISA::prefetch(group[id]);
-    ::embstore::EMBSTORE_ISA::prefetch(start[id]);
-  }
-  bool one_block() const { return false; }
   float value(int64_t at, float by) const {
     if (kind == Kind::kInt8) return float(reinterpret_cast<const int8_t*>(stored)[at]) * by;
     if (kind == Kind::kHalf) return half_to_float(reinterpret_cast<const uint16_t*>(stored)[at]);
     return reinterpret_cast<const float*>(stored)[at];
   }
-  template <int N = 0, class Sink>
-  void decode(int64_t id, Sink& sink) const {
-    const int64_t g = *group[id];
+  template <class Sink>
+  void decode(const Place& place, Sink& sink) const {
+    const int64_t g = *place[0];
     uint64_t from = 0;
-    std::memcpy(&from, start[id], size_t(start.row_bytes));
+    std::memcpy(&from, place[1], size_t(arrays.row_bytes[1]));
     if (g >= groups || from > uint64_t(count) || int64_t(from) + ranks[g] > count) {
       for (int64_t j = 0; j < dim; ++j) sink.one(j, __builtin_nanf(""));
       return;
     }
     int64_t first = 0;
     for (int64_t k = 0; k < g; ++k) first += ranks[k];
-    const float by = kind == Kind::kInt8 ? half_to_float(*reinterpret_cast<const uint16_t*>(scale[id])) : 1.0f;
+    const float by = kind == Kind::kInt8 ? half_to_float(*reinterpret_cast<const uint16_t*>(place[2])) : 1.0f;
     const int64_t end = first + ranks[g];
     zeros(0, first, sink);
     for (int64_t j = first; j < end; ++j) sink.one(j, value(int64_t(from) + j - first, by));
@@ -89,7 +82,7 @@ struct GroupedFactors {
   template <class Sink>
   static void zeros(int64_t j, int64_t end, Sink& sink) {
 #if !defined(EMBSTORE_ISA_REF)
-    for (; j + Width <= end; j += Width) sink.many(j, set1(0.0f));
+    j = over_vectors<Sink, 1>(j, end, [&](int64_t at) { sink.many(at, set1(0.0f)); });
 #endif
     for (; j < end; ++j) sink.one(j, 0.0f);
   }

@@ -17,8 +17,10 @@ struct Core {
   const float* slice(int64_t digit) const { return data + digit * depth * width(); }
 };
 
-struct TensorTrain {
+struct TensorTrain : NoColumns {
+  Ids arrays;
   int64_t dim, line_bytes = 64, serial;
+  using Place = Ids::Place;
   std::vector<Core> cores;
 
   explicit TensorTrain(const TableView& t) : dim(t.embedding_dim) {
@@ -47,11 +49,9 @@ struct TensorTrain {
     std::vector<float> product, other, row;
   };
 
-  void prefetch(int64_t id) const { ::embstore::EMBSTORE_ISA::prefetch(cores.back().slice(id % cores.back().n)); }
-  bool one_block() const { return false; }
-
-  template <int N = 0, class Sink>
-  void decode(int64_t id, Sink& sink) const {
+  template <class Sink>
+  void decode(const Place& place, Sink& sink) const {
+    const int64_t id = place[0];
     thread_local Scratch scratch;
     const Core& last = cores.back();
     const int64_t prefix = id / last.n;
@@ -62,7 +62,7 @@ struct TensorTrain {
     const float* row = scratch.row.data();
     int64_t j = 0;
 #if !defined(EMBSTORE_ISA_REF)
-    for (; j + Width <= dim; j += Width) sink.many(j, load(row + j));
+    j = over_vectors<Sink, 1>(j, dim, [&](int64_t at) { sink.many(at, load(row + at)); });
 #endif
     for (; j < dim; ++j) sink.one(j, row[j]);
   }

@@ -12,9 +12,10 @@ struct Products final : Scorer::Prepared {
   int64_t count = 0;
 };
 
+template <class Choice>
 class SubspaceScorer final : public Scorer {
  public:
-  explicit SubspaceScorer(const TableView& table) : rows_(table) {
+  explicit SubspaceScorer(const TableView& table) : rows_(table), dim_(table.embedding_dim) {
     for (const auto& part : rows_.parts) {
       firsts_.push_back(entries_);
       entries_ += part.count;
@@ -28,7 +29,7 @@ class SubspaceScorer final : public Scorer {
     for (int64_t q = 0; q < count; ++q)
       for (size_t p = 0; p < rows_.parts.size(); ++p) {
         const auto& part = rows_.parts[p];
-        const float* query = queries + q * rows_.dim + part.begin;
+        const float* query = queries + q * dim_ + part.begin;
         float* out = made->values.data() + q * entries_ + firsts_[p];
         for (int64_t k = 0; k < part.count; ++k) {
           float sum = 0.0f;
@@ -45,7 +46,8 @@ class SubspaceScorer final : public Scorer {
     const size_t parts = rows_.parts.size();
     places.resize(size_t(count) * parts);
     for (int64_t r = 0; r < count; ++r)
-      rows_.entries(first + r, [&](size_t p, int64_t k) { places[size_t(r) * parts + p] = firsts_[p] + k; });
+      rows_.entries(rows_.arrays.place(first + r),
+                    [&](size_t p, int64_t k) { places[size_t(r) * parts + p] = firsts_[p] + k; });
     for (int64_t q = 0; q < given.count; ++q) {
       const float* products = given.values.data() + q * entries_;
       for (int64_t r = 0; r < count; ++r) {
@@ -57,13 +59,15 @@ class SubspaceScorer final : public Scorer {
   }
 
  private:
-  Subspace rows_;
+  Choice rows_;
+  int64_t dim_;
   std::vector<int64_t> firsts_;
   int64_t entries_ = 0;
 };
 
 EMBSTORE_REGISTER_SCORER(subspace, [](const TableView& table) -> std::unique_ptr<Scorer> {
-  return std::make_unique<SubspaceScorer>(table);
+  if (by_clusters(table)) return std::make_unique<SubspaceScorer<Clusters>>(table);
+  return std::make_unique<SubspaceScorer<Digits>>(table);
 });
 
 }  // namespace

@@ -10,7 +10,7 @@ from ..method import FloatRows
 
 def root(n: int, k: int) -> int:
     """The smallest integer whose k-th power is at least n."""
-    found = round(n ** (1 / k))
+    found: int = round(float(n) ** (1.0 / k))
     while found**k < n:
         found += 1
     while found > 1 and (found - 1) ** k >= n:

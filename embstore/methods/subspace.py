@@ -6,6 +6,7 @@ The paper trains the parts; here they are fitted to a finished table.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
@@ -199,7 +200,7 @@ class Subspace(RowMethod):
 
 
 def _pairs(bounds: list[int]) -> list[tuple[int, int]]:
-    return list(zip(bounds[:-1], bounds[1:], strict=True))
+    return list(itertools.pairwise(bounds))
 
 
 def _finite(rows: FloatRows) -> F32:
@@ -220,9 +221,7 @@ def nearest(centroids: npt.NDArray[Any], rows: FloatRows) -> npt.NDArray[np.int6
     return found
 
 
-def _tell_apart(
-    member: npt.NDArray[np.uint16], members: F32, cluster: npt.NDArray[Any], shared_rows: F32
-) -> None:
+def _tell_apart(member: npt.NDArray[np.uint16], members: F32, cluster: npt.NDArray[Any], shared_rows: F32) -> None:
     """Give rows of one cluster different members, in order of id the nearest that is free.
 
     `shared_rows` are the last parts of the rows whose cluster has others, in order of id.
@@ -233,8 +232,7 @@ def _tell_apart(
     ends = np.flatnonzero(np.diff(cluster[ids[order]], append=-1))
     start = 0
     for end in ends + 1:
-        at = order[start:end]
-        start = end
+        at, start = order[start:end], int(end)
         if len(np.unique(member[ids[at]])) == len(at):
             continue
         free = np.ones(len(members), bool)

@@ -160,7 +160,8 @@ class SVD(RowMethod):
         if not len(norms) or not sums[-1]:
             return np.zeros(self.groups - 1)
         at = np.searchsorted(sums, sums[-1] * np.arange(1, self.groups) / self.groups)
-        return norms[np.minimum(at, len(norms) - 1)]
+        bounds: npt.NDArray[np.float64] = norms[np.minimum(at, len(norms) - 1)]
+        return bounds
 
     def _ranks(
         self, energies: npt.NDArray[np.float64], counts: npt.NDArray[np.int64], shape: TableShape
@@ -254,7 +255,8 @@ class SVD(RowMethod):
 
 
 def _norms(rows: FloatRows) -> npt.NDArray[np.float64]:
-    return np.sqrt(np.square(rows, dtype=np.float64).sum(axis=1))
+    norms: npt.NDArray[np.float64] = np.sqrt(np.square(rows, dtype=np.float64).sum(axis=1))
+    return norms
 
 
 def _members(group: npt.NDArray[Any]) -> Iterator[tuple[int, npt.NDArray[np.intp]]]:
@@ -264,7 +266,8 @@ def _members(group: npt.NDArray[Any]) -> Iterator[tuple[int, npt.NDArray[np.intp
 
 def _firsts(ranks: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     wide = ranks.astype(np.int64)
-    return np.cumsum(wide) - wide
+    firsts: npt.NDArray[np.int64] = np.cumsum(wide) - wide
+    return firsts
 
 
 def _project(rows: FloatRows, projection: npt.NDArray[Any]) -> F32:

@@ -140,7 +140,7 @@ class TT(RowMethod):
         for block in self._unfolded(source):
             gram += block.T @ block
         right, _ = leading(gram, ranks[-2])
-        cores = [right.reshape(ranks[-2], n[-1], q[-1], 1)]
+        cores: list[npt.NDArray[Any]] = [right.reshape(ranks[-2], n[-1], q[-1], 1)]
         rest = np.zeros((math.prod(n[:-1]) * math.prod(q[:-1]), ranks[-2]), np.float32)
         at = 0
         for block in self._unfolded(source):
@@ -164,7 +164,8 @@ class TT(RowMethod):
         held = np.zeros((0, math.prod(q)))
         for rows in source.blocks():
             padded = np.zeros((len(rows), math.prod(q)))
-            padded[:, : rows.shape[1]] = np.where(np.isfinite(rows).all(axis=1)[:, None], rows, 0)
+            finite = np.flatnonzero(np.isfinite(rows).all(axis=1))
+            padded[finite, : rows.shape[1]] = rows[finite]
             held = np.concatenate([held, padded])
             whole = len(held) // n * n
             if whole:
@@ -185,11 +186,11 @@ class TT(RowMethod):
         check_finite(self.id, rows, first_row)
 
     def lookup(self, arrays: Arrays, ids: Ids, out: FloatRows) -> None:
-        cores = [arrays[f"core{i}"] for i in range(self.cores)]
+        cores: list[npt.NDArray[Any]] = [arrays[f"core{i}"] for i in range(self.cores)]
         step = max(1, _VALUES // (out.shape[1] * max(core.shape[3] for core in cores)))
         for first in range(0, len(ids), step):
             part = ids[first : first + step]
-            digits = []
+            digits: list[npt.NDArray[np.int64]] = []
             for core in reversed(cores):
                 part, digit = np.divmod(part, len(core))
                 digits.insert(0, digit)

@@ -26,6 +26,10 @@ def main() -> None:
         ("rabitq7", {"search": "exact"}),
         ("turboquant3", {"scale_dtype": "float32"}),
         ("binary", {"scale_dtype": None}),
+        ("svd", {"factor": "float16", "basis": "float16"}),
+        ("svd", {"groups": 3}),
+        ("tt", {"cores": 4, "rank": 5}),
+        ("subspace", {"kind": "cluster"}),
     ]
     variants += [(f"{t}{'9' if t == 'truncate' else ''},int8", {}) for t in registry.transform_names()]
     variants += [("pca6,rotate,int4", {})]

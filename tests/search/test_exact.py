@@ -28,7 +28,21 @@ def check_found(table, queries, k, metric, found, allowed=None):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("spec", ["float32", "int8", "int4", "center,int8", "pca,rotate,nf4", "truncate16,int8"])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "float32",
+        "int8",
+        "int4",
+        "center,int8",
+        "pca,rotate,nf4",
+        "truncate16,int8",
+        "svd",
+        "center,svd9",
+        "tt",
+        "subspace",
+    ],
+)
 def test_finds_the_nearest(spec, metric, tmp_path):
     rng = np.random.default_rng(0)
     rows = (rng.standard_normal((3000, 33)) * rng.uniform(0.5, 2, (3000, 1)) + 0.2).astype(np.float32)
