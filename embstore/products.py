@@ -9,15 +9,21 @@ import numpy.typing as npt
 
 F32 = npt.NDArray[np.float32]
 
+_VALUES = 1 << 15  # of sums at a time, which stay in the cache while the matrix passes
+
 
 def multiply(codes: F32, matrix: npt.NDArray[Any]) -> F32:
     """codes @ matrix, adding in the order of the matrix's rows and rounding each product, as the native kernel does.
 
     Unlike a BLAS product, a row's bits do not depend on the rows beside it. The matrix has at least one row.
     """
-    out: F32 = codes[:, :1] * matrix[0]
-    for k in range(1, len(matrix)):
-        out += codes[:, k : k + 1] * matrix[k]
+    out = np.empty((len(codes), matrix.shape[1]), np.float32)
+    step = max(1, _VALUES // matrix.shape[1])
+    for first in range(0, len(codes), step):
+        code, sums = codes[first : first + step], out[first : first + step]
+        np.multiply(code[:, :1], matrix[0], out=sums)
+        for k in range(1, len(matrix)):
+            sums += code[:, k : k + 1] * matrix[k]
     return out
 
 

@@ -1,6 +1,5 @@
 """svd, tt and subspace against what numpy makes of the same table."""
 
-import dataclasses
 import os
 from pathlib import Path
 
@@ -21,6 +20,12 @@ def error(decoded, rows):
     """Squared error, relative to the squares of the rows."""
     wide = rows.astype(np.float64)
     return float(np.square(decoded - wide).sum() / np.square(wide).sum())
+
+
+def needs_faiss(method):
+    """Skip where clusters cannot be fitted."""
+    if getattr(method, "kind", "") == "cluster":
+        pytest.importorskip("faiss")
 
 
 def decoded(rows, method, tmp_path, **config):
@@ -108,6 +113,8 @@ def test_svd_refuses(tmp_path):
         SVD(rank=5).resolve(TableShape(10, 4))
     with pytest.raises(errors.ConfigError, match="at most 4,096 values, found 5,000"):
         SVD().resolve(TableShape(10, 5000))
+    with pytest.raises(errors.ConfigError, match="at most 16 for rows of 1,000 values, found 17"):
+        SVD(groups=17).resolve(TableShape(10, 1000))
     large = np.full((10, 4), 1e5, np.float32)
     large[:3] = 1
     for groups in (1, 2):
@@ -274,6 +281,7 @@ def test_clusters_are_near(tmp_path):
     ids=repr,
 )
 def test_budgets_are_kept_and_used(method, tmp_path):
+    needs_faiss(method)
     rows = make_rows(300, 20, hostile=False)
     shape = TableShape(300, 20)
     with pytest.raises(errors.BudgetError, match=r"needs at least [\d,]+ bytes for 300 x 20, found a budget of 9"):
@@ -289,6 +297,22 @@ def test_budgets_are_kept_and_used(method, tmp_path):
         assert table.nbytes <= budget
         sizes.append(table.nbytes)
     assert sizes == sorted(sizes, reverse=True)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [SVD(), SVD(groups=3), SVD(groups=2, factor="float16"), TT(), Subspace(), Subspace(kind="cluster")],
+    ids=repr,
+)
+def test_search_is_that_of_decoded_rows(method, tmp_path):
+    needs_faiss(method)
+    rows = normal(1500, 33)
+    table = embstore.compress(rows, tmp_path / "t", method)
+    queries = normal(20, 33, 1)
+    scores = queries.astype(np.float64) @ table.lookup(np.arange(1500)).T.astype(np.float64)
+    found, ids = table.search(queries, 10, "ip")
+    np.testing.assert_allclose(found, np.take_along_axis(scores, ids, axis=1), atol=1e-4)
+    np.testing.assert_allclose(found, -np.sort(-scores, axis=1)[:, :10], atol=1e-4)
 
 
 @pytest.mark.parametrize("spec", ["center,svd9", "rotate,svd9", "pca20,svd9", "pca20,tt8", "rotate,subspace4"])

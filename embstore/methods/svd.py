@@ -1,7 +1,8 @@
 """svd: each row a short factor times a basis that all rows share (truncated singular value decomposition).
 
 Of all tables of rank r the truncated SVD has the least squared error (Eckart and Young, 1936). Groups of rows with
-bases of their own follow the magnitude-grouped SVD of the embedding-compression survey of Zhang et al. (VLDB 2024).
+bases of their own follow the magnitude-grouped SVD of Zhang et al. (PVLDB, 2024), where ranks fall with the size of
+the group; here they follow from the groups' singular values.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from .int8 import Int8
 Shared = Mapping[str, npt.NDArray[Any]]
 F32 = npt.NDArray[np.float32]
 
-# The Gram matrix of wider rows would take more than 128 MiB, and its eigenvectors minutes.
+# The Gram matrices of all groups take at most 128 MiB, their eigenvectors a minute.
 MAX_DIM = 4096
 _NORM_ROWS = 1 << 17  # rows that the bounds between groups are taken from
 
@@ -70,6 +71,10 @@ class SVD(RowMethod):
         dim = shape.embedding_dim
         if dim > MAX_DIM:
             raise ConfigError(f"svd takes rows of at most {MAX_DIM:,} values, found {dim:,}; put truncate before it")
+        if self.groups * dim**2 > MAX_DIM**2:
+            raise ConfigError(
+                f"groups of svd must be at most {(MAX_DIM // dim) ** 2} for rows of {dim:,} values, found {self.groups}"
+            )
         if self.rank is not None and self.rank > dim:
             raise ConfigError(f"rank of svd must be at most the {dim} values of a row, found {self.rank}")
         return dataclasses.replace(self, rank=self.rank or -(-dim // 2))

@@ -139,6 +139,8 @@ OTHERS: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("method", "config"), INTS + OTHERS)
 @pytest.mark.parametrize("dim", [1, 16, 37])
 def test_decodes_by_the_page(tmp_path: Path, small_blocks: None, method: str, config: dict[str, Any], dim: int) -> None:
+    if config.get("kind") == "cluster":
+        pytest.importorskip("faiss")
     values = np.random.default_rng(dim).standard_normal((700, dim)).astype(F32)
     embstore.compress(values, tmp_path / "t", method, **config)
     by_the_page = decode(zarr.open_group(tmp_path / "t", mode="r"))
