@@ -11,11 +11,11 @@ class SvdScorer final : public Scorer {
  public:
   explicit SvdScorer(const TableView& table)
       : dim_(table.embedding_dim), width_(factor_width(table)), basis_(basis_of(table, width_)) {
-    const ScorerFactory own = grouped(table) ? nullptr : find_scorer(factor_of(table.params));
-    if (own != nullptr) {
+    if (const ScorerFactory own = grouped(table) ? nullptr : find_scorer(factor_of(table.params))) {
       factors_ = factor_table(table);
       inner_ = own(factors_);
-    } else {
+    }
+    if (inner_ == nullptr) {
       kernel_ = factor_kernel(table);
       inner_ = find_decode_scorer()(*kernel_, width_);
     }
