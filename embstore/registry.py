@@ -22,6 +22,7 @@ _BUILTIN: dict[str, str] = {
     "int2": "embstore.methods.int2:Int2",
     "dynamic8": "embstore.methods.dynamic8:Dynamic8",
     "nf4": "embstore.methods.nf4:NF4",
+    "pq": "embstore.methods.pq:PQ",
 }
 
 _TRANSFORMS: dict[str, str] = {
