@@ -23,6 +23,7 @@ _BUILTIN: dict[str, str] = {
     "dynamic8": "embstore.methods.dynamic8:Dynamic8",
     "nf4": "embstore.methods.nf4:NF4",
     "pq": "embstore.methods.pq:PQ",
+    "rq": "embstore.methods.rq:RQ",
 }
 
 _TRANSFORMS: dict[str, str] = {
@@ -30,6 +31,7 @@ _TRANSFORMS: dict[str, str] = {
     "pca": "embstore.transforms.pca:PCA",
     "whiten": "embstore.transforms.whiten:Whiten",
     "rotate": "embstore.transforms.rotate:Rotate",
+    "opq": "embstore.transforms.opq:OPQ",
     "truncate": "embstore.transforms.truncate:Truncate",
 }
 

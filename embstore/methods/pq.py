@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from ..arrays import Arrays, ArraySpec, TableShape
 from ..errors import BudgetError, ConfigError
+from ..kmeans import ROWS_PER_CENTROID, even_slices, finite_rows, kmeans
 from ..method import FloatRows, Ids, Named, RowMethod, Rows, nbytes
 from ._bits import pack, packed_bytes, unpack
-from ._kmeans import ROWS_PER_CENTROID, finite_rows, kmeans
 
 F32 = npt.NDArray[np.float32]
 Shared = Mapping[str, npt.NDArray[Any]]
@@ -115,17 +115,15 @@ class PQ(RowMethod):
 
         return min(fitting, key=error)
 
-    def slices(self, dim: int) -> list[tuple[int, int]]:
-        """First and last column (exclusive) of each slice."""
-        m = self.m or 1
-        return [(s * dim // m, (s + 1) * dim // m) for s in range(m)]
+    def _slices(self, dim: int) -> list[tuple[int, int]]:
+        return even_slices(dim, self.m or 1)
 
     def fit(self, source: Rows, rng: np.random.Generator) -> Named:
         count = 1 << self.bits
         sample = finite_rows(source.sample(ROWS_PER_CENTROID * count, rng))
         seed = int(rng.integers(1, 1 << 30))
         codebooks = np.empty((count, source.shape.embedding_dim), np.float32)
-        for first, last in self.slices(source.shape.embedding_dim):
+        for first, last in self._slices(source.shape.embedding_dim):
             codebooks[:, first:last] = kmeans(sample[:, first:last], count, seed, "pq")
         return {"codebooks": round_codebooks(codebooks, self.codebook_dtype)}
 
@@ -135,21 +133,21 @@ class PQ(RowMethod):
         codes = np.empty((n, self.m or 0), np.uint16)
         step = max(1, _BLOCK_VALUES >> self.bits)
         with np.errstate(all="ignore"):
-            for s, (first, last) in enumerate(self.slices(dim)):
+            for s, (first, last) in enumerate(self._slices(dim)):
                 for at in range(0, n, step):
                     codes[at : at + step, s] = _nearest(rows[at : at + step, first:last], codebooks[:, first:last])
         return {"codes": pack(codes, self.bits)}
 
     def lookup(self, arrays: Arrays, ids: Ids, out: FloatRows) -> None:
         codes = unpack(arrays["codes"][ids - arrays.start], self.bits, self.m or 0)
-        for s, (first, last) in enumerate(self.slices(out.shape[1])):
+        for s, (first, last) in enumerate(self._slices(out.shape[1])):
             out[:, first:last] = arrays["codebooks"][codes[:, s], first:last]
 
     def constants(self, shared: Shared) -> Named:
         codebooks = shared["codebooks"].astype(np.float32)
         count, dim = codebooks.shape
         # Of each slice in turn its centroids, so that a slice is one run of bytes.
-        tables = [codebooks[:, first:last].ravel() for first, last in self.slices(dim)]
+        tables = [codebooks[:, first:last].ravel() for first, last in self._slices(dim)]
         # Centroids as lanes; infinity is nearest to nothing.
         columns = np.full((dim, -(-count // LANES) * LANES), np.inf, np.float32)
         columns[:, :count] = codebooks.T

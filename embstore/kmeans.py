@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import MissingDependencyError
+from .errors import MissingDependencyError
 
 F32 = npt.NDArray[np.float32]
 
@@ -32,17 +32,28 @@ def finite_rows(rows: F32) -> F32:
     return rows if keep.all() else rows[keep]
 
 
-def kmeans(rows: F32, count: int, seed: int, what: str, iterations: int = 25) -> F32:
-    """`count` centroids (count, dim) of finite rows (n, dim).
+def kmeans(rows: F32, count: int, seed: int, what: str, iterations: int = 25, start: F32 | None = None) -> F32:
+    """`count` centroids (count, dim) of finite rows (n, dim), from those of `start` if given.
 
     Fewer rows than centroids: the rows themselves, repeated in order; no rows: zeros. Deterministic by seed.
     """
     n, dim = rows.shape
     if n <= count:
         return np.resize(rows, (count, dim)).astype(np.float32) if n else np.zeros((count, dim), np.float32)
-    module = faiss(what)
-    clustering = module.Kmeans(
+    clustering = faiss(what).Kmeans(
         dim, count, niter=iterations, seed=seed, min_points_per_centroid=1, max_points_per_centroid=ROWS_PER_CENTROID
     )
-    clustering.train(np.ascontiguousarray(rows))
-    return np.nan_to_num(clustering.centroids.reshape(count, dim)).astype(np.float32)
+    clustering.train(np.ascontiguousarray(rows), init_centroids=start)
+    centroids: F32 = np.nan_to_num(clustering.centroids.reshape(count, dim)).astype(np.float32)
+    return centroids
+
+
+def nearest(rows: F32, centroids: F32, what: str) -> npt.NDArray[np.int64]:
+    """The nearest centroid of each row, fast and with FAISS's rounding: for fitting, not for encoding."""
+    _, found = faiss(what).knn(np.ascontiguousarray(rows), np.ascontiguousarray(centroids), 1)
+    return np.maximum(found[:, 0], 0).astype(np.int64)  # type: ignore[no-any-return]
+
+
+def even_slices(dim: int, m: int) -> list[tuple[int, int]]:
+    """First and last column (exclusive) of m slices of `dim` values, as even as can be."""
+    return [(s * dim // m, (s + 1) * dim // m) for s in range(m)]
