@@ -24,6 +24,7 @@ _BUILTIN: dict[str, str] = {
     "nf4": "embstore.methods.nf4:NF4",
     "pq": "embstore.methods.pq:PQ",
     "rq": "embstore.methods.rq:RQ",
+    "tcq": "embstore.methods.tcq:TCQ",
 }
 
 _TRANSFORMS: dict[str, str] = {
