@@ -1,27 +1,17 @@
 // The nearest of a set of vectors, the first of equals, by sums of squares in the order of columns, each operation
-// rounded. Vectors of the compiler's own: one source for every instruction set, and the same bits from each.
+// rounded.
 #pragma once
-#include <cstdint>
-#include <cstring>
 #include <limits>
 
+#include "methods/_lanes.h"
+
 namespace embstore::EMBSTORE_ISA {
-
-inline constexpr int kLanes = 16;
-typedef float Lanes __attribute__((vector_size(4 * kLanes)));
-typedef int32_t Places __attribute__((vector_size(4 * kLanes)));
-
-inline Lanes lanes_at(const float* p) {
-  Lanes v;
-  std::memcpy(&v, p, sizeof v);
-  return v;
-}
 
 // columns: dim x stride, one vector a lane; stride is a multiple of kLanes, padded with infinities. DIM 0: `dim` counts.
 template <int DIM>
 inline uint32_t nearest(const float* x, const float* columns, int64_t stride, int64_t dim) {
   Lanes best = Lanes{} + std::numeric_limits<float>::infinity();
-  Places at = {};
+  LanePlaces at = {};
   const int64_t count = DIM > 0 ? DIM : dim;
   for (int64_t c = 0; c < stride; c += kLanes) {
     Lanes away = x[0] - lanes_at(columns + c);
@@ -31,9 +21,9 @@ inline uint32_t nearest(const float* x, const float* columns, int64_t stride, in
       away = x[j] - lanes_at(columns + j * stride + c);
       sum += away * away;
     }
-    const Places nearer = sum < best;
+    const LanePlaces nearer = sum < best;
     best = nearer ? sum : best;
-    at = nearer ? Places{} + int32_t(c) : at;
+    at = nearer ? LanePlaces{} + int32_t(c) : at;
   }
   int32_t found = 0;
   float least = std::numeric_limits<float>::infinity();

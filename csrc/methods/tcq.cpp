@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <vector>
 
+#include "methods/_lanes.h"
 #include "skeletons/row_decode.h"
 
 namespace embstore::EMBSTORE_ISA {
@@ -106,22 +107,43 @@ struct TcqDecode {
 
 std::unique_ptr<Kernel> kernel(const TableView& t) { return std::make_unique<RowKernel<TcqDecode>>(TcqDecode(t)); }
 
-// Halves `n` costs: the smaller of each two and where it came from, the first of equals.
-inline void halve(const float* __restrict cost, const int32_t* __restrict from, int64_t n, float* __restrict out,
-                  int32_t* __restrict out_from) {
-  for (int64_t i = 0; i < n / 2; ++i) {
-    const float a = cost[2 * i], b = cost[2 * i + 1];
-    const bool second = b < a;
-    out[i] = second ? b : a;
-    out_from[i] = second ? from[2 * i + 1] : from[2 * i];
+// Halves `n` costs in place: the smaller of each two, the first of equals. `from` says for each of the n costs which of
+// the originals it was, counted from the first it was chosen from; `span` is how many those were.
+void halve(float* cost, int32_t* from, int64_t n, int32_t span) {
+  int64_t i = 0;
+  for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
+    const Lanes low = lanes_at(cost + i), high = lanes_at(cost + i + kLanes);
+    const Lanes first = EMBSTORE_LANES_EVEN(low, high), second = EMBSTORE_LANES_ODD(low, high);
+    const LanePlaces nearer = second < first;
+    put_lanes(cost + i / 2, nearer ? second : first);
+    LanePlaces of_first = {}, of_second = LanePlaces{} + span;
+    if (span > 1) {
+      LanePlaces a, b;
+      std::memcpy(&a, from + i, sizeof a);
+      std::memcpy(&b, from + i + kLanes, sizeof b);
+      of_first = EMBSTORE_LANES_EVEN(a, b), of_second += EMBSTORE_LANES_ODD(a, b);
+    }
+    put_lanes(from + i / 2, nearer ? of_second : of_first);
+  }
+  for (; i < n; i += 2) {
+    const bool nearer = cost[i + 1] < cost[i];
+    const int32_t of_first = span > 1 ? from[i] : 0, of_second = span + (span > 1 ? from[i + 1] : 0);
+    cost[i / 2] = nearer ? cost[i + 1] : cost[i];
+    from[i / 2] = nearer ? of_second : of_first;
   }
 }
 
-inline void branch(const float* __restrict least, const float* __restrict values, float x, int64_t n,
-                   float* __restrict cost) {
-  for (int64_t i = 0; i < n; ++i) {
-    const float away = x - values[i];
-    cost[i] = least[i] + away * away;
+// cost[s] = least[s % rest] + (x - level of s)^2 for every state s; both counts are powers of two.
+void branch(const float* least, int64_t rest, const float* table, float scale, float offset, float x, int64_t states,
+            float* cost) {
+  float repeated[kLanes];
+  if (rest < kLanes) {
+    for (int64_t l = 0; l < kLanes; ++l) repeated[l] = least[l & (rest - 1)];
+    least = repeated, rest = kLanes;
+  }
+  for (int64_t s = 0; s < states; s += kLanes) {
+    const Lanes away = x - (lanes_at(table + s) * scale + offset);
+    put_lanes(cost + s, lanes_at(least + (s & (rest - 1))) + away * away);
   }
 }
 
@@ -136,17 +158,9 @@ class Trellis {
         cost_(size_t(states_)),
         spare_(size_t(states_)),
         from_(size_t(states_)),
-        spare_from_(size_t(states_)),
-        numbers_(size_t(states_)),
-        values_(size_t(states_ * dim)) {
-    const auto* table = reinterpret_cast<const float*>(bytes_of(job.shared, "table", 4 * states_));
-    for (int64_t i = 0; i < states_; ++i) numbers_[size_t(i)] = int32_t(i);
+        table_(reinterpret_cast<const float*>(bytes_of(job.shared, "table", 4 * states_))) {
     int64_t steps = 0;
-    for (int64_t j = 0; j < dim; ++j) {
-      for (int64_t s = 0; s < states_; ++s)
-        values_[size_t(j * states_ + s)] = table[s] * places_.scale[size_t(j)] + places_.offset[size_t(j)];
-      steps += states_ >> bits_[j];
-    }
+    for (int64_t j = 0; j < dim; ++j) steps += states_ >> bits_[j];
     came_from_.resize(size_t(steps));
   }
 
@@ -160,15 +174,10 @@ class Trellis {
       const int k = bits_[j];
       if (k == 0) continue;
       const int64_t rest = states_ >> k;
-      const int32_t* from = numbers_.data();
-      for (int64_t n = states_; n > rest; n /= 2) {
-        halve(cost_.data(), from, n, spare_.data(), spare_from_.data());
-        cost_.swap(spare_), from_.swap(spare_from_);
-        from = from_.data();
-      }
-      std::copy_n(from, rest, came_from_.begin() + at);
-      for (int64_t code = 0; code < int64_t(1) << k; ++code)
-        branch(cost_.data(), values_.data() + j * states_ + code * rest, x[j], rest, spare_.data() + code * rest);
+      for (int64_t n = states_; n > rest; n /= 2) halve(cost_.data(), from_.data(), n, int32_t(states_ / n));
+      std::copy_n(from_.begin(), rest, came_from_.begin() + at);
+      branch(cost_.data(), rest, table_, places_.scale[size_t(j)], places_.offset[size_t(j)], x[j], states_,
+             spare_.data());
       cost_.swap(spare_);
       at += rest, end += k;
     }
@@ -179,7 +188,7 @@ class Trellis {
       const int64_t rest = states_ >> k, code = state / rest;
       at -= rest, end -= k;
       for (int i = 0; i < k; ++i) row[(end + i) >> 3] |= uint8_t(((code >> i) & 1) << ((end + i) & 7));
-      state = came_from_[size_t(at + state % rest)];
+      state = (state % rest << k) + came_from_[size_t(at + state % rest)];
     }
   }
 
@@ -188,8 +197,8 @@ class Trellis {
   const uint8_t* bits_;
   int64_t dim_, states_;
   std::vector<float> cost_, spare_;
-  std::vector<int32_t> from_, spare_from_, numbers_, came_from_;
-  std::vector<float> values_;
+  std::vector<int32_t> from_, came_from_;
+  const float* table_;
 };
 
 void encode(const EncodeJob& job, int64_t first, int64_t last) {

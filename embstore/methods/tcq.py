@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -106,12 +105,16 @@ class TCQ(RowMethod):
         variance = np.square(sample - mean).mean(axis=0) if len(sample) else np.zeros(dim)
         bits = allocate(variance, 8 * (self.row_bytes or 0), window)
         affine = np.stack([np.where(bits > 0, np.sqrt(variance), 0.0), mean], axis=1).astype(np.float32)
-        shared: Named = {"bits": bits, "affine": affine, "levels": first_levels(window, rng).astype(np.float16)}
-        rows = (_VALUES_PER_LEVEL << window) // max(1, int((bits > 0).sum()))
+        coded = affine[:, 0] > 0
+        values = ((sample - affine[:, 1])[:, coded] / affine[coded, 0]).ravel()
+        rate = float(bits[coded].mean()) if coded.any() else 0.0
+        shared: Named = {"bits": bits, "affine": affine}
+        shared["levels"] = first_levels(window, values, rate, rng).astype(np.float16)
+        rows = (_VALUES_PER_LEVEL << window) // max(1, int(coded.sum()))
         if len(sample) > rows:
             sample = sample[np.sort(rng.choice(len(sample), rows, replace=False))]
         with np.errstate(all="ignore"):
-            for _ in range(_ROUNDS if affine[:, 0].any() and len(sample) else 0):
+            for _ in range(_ROUNDS if coded.any() else 0):
                 shared["levels"] = _learn_levels(sample, shared, self.search(shared, sample))
         return shared
 
@@ -152,18 +155,23 @@ def allocate(variance: npt.NDArray[np.float64], total: int, most: int) -> Bits:
     return bits
 
 
-def first_levels(window: int, rng: np.random.Generator) -> F32:
-    """Quantiles of N(0, 1) such that after any history the codes of any number of bits divide the range evenly.
+def first_levels(window: int, values: F32, rate: float, rng: np.random.Generator) -> F32:
+    """2**window levels for values coded by `rate` bits each, such that any history leaves codes that divide the range.
 
-    Bit i of a quantile's rank is bit i of the state, flipped at random by the bits below it (Owen's scrambling).
+    Of few bits, levels are best as dense as the values; of many, as the cube root of their density (Panter and Dite,
+    1951). Bit i of a level's rank is bit i of the state, flipped at random by the bits below it (Owen's scrambling).
     """
     states = np.arange(1 << window)
     rank = np.zeros_like(states)
     for i in range(window):
         flips = rng.integers(0, 2, 1 << i)
         rank |= (((states >> i) & 1) ^ flips[states & ((1 << i) - 1)]) << i
-    quantiles = [NormalDist().inv_cdf((k + 0.5) / len(states)) for k in range(len(states))]
-    return np.array(quantiles, np.float32)[rank]
+    density, edges = np.histogram(values, 256)
+    smooth = np.convolve(density, np.ones(5) / 5, "same") + 1e-3
+    share = np.cumsum(smooth ** (1.0 - 2.0 / 3.0 * min(1.0, rate / 5.0)))
+    at = (np.arange(len(states)) + 0.5) / len(states)
+    levels = np.interp(at, np.concatenate([[0.0], share / share[-1]]), edges)
+    return levels.astype(np.float32)[rank]
 
 
 def windows(stream: Bits, bits: Bits, window: int) -> npt.NDArray[np.int64]:
