@@ -1,15 +1,15 @@
-"""`python -m bench kernels|tables|errors|report [--quick]`: measure, print, keep results in bench/results."""
+"""`python -m bench kernels|tables|errors|vectors|report [--quick]`: measure, print, keep results in bench/results."""
 
 from __future__ import annotations
 
 import argparse
 
-from . import errors, kernels, report, tables
+from . import errors, kernels, report, tables, vectors
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("what", choices=["kernels", "tables", "errors", "report", "all"], nargs="?", default="all")
+    parser.add_argument("what", choices=["kernels", "tables", "errors", "vectors", "report", "all"], nargs="?", default="all")
     parser.add_argument("--quick", action="store_true", help="small tables: to see that it runs, not to quote")
     parser.add_argument("--dir", default=None, help="where tables are written (needs about 30 GB without --quick)")
     given = parser.parse_args()
@@ -19,6 +19,8 @@ def main() -> None:
         tables.main(quick=given.quick, directory=given.dir)
     if given.what in ("errors", "all"):
         errors.main()
+    if given.what in ("vectors", "all"):
+        vectors.main()
     if given.what in ("report", "all") and not given.quick:
         report.main()
 

@@ -23,7 +23,7 @@ _WINDOWS = range(6, 13)
 _BLOCK_VALUES = 1 << 22
 _VARIANCE_ROWS = 1 << 17
 # A level is learned from about this many values, in so many rounds of encoding: one in a hundred less error for twice.
-_VALUES_PER_LEVEL, _ROUNDS = 48, 8
+_VALUES_PER_LEVEL, _ROUNDS = 40, 6
 
 
 @dataclass(frozen=True)
