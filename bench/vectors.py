@@ -67,7 +67,7 @@ def recall(decoded: np.ndarray, exact: np.ndarray, queries: np.ndarray, metric: 
 def ours(rows: np.ndarray, budget: float) -> Iterator[Coded]:
     dim = rows.shape[1]
     kept = sorted({dim, *(d for d in (dim // 2, dim // 3, dim // 4, dim // 8) if budget <= 2 and d >= 4)})
-    for spec in [*(f"pca{d},tcq" for d in kept), "tcq"]:
+    for spec in [*(f"pca{d},tcq" for d in kept), "tcq", *(("pq", "rq") if budget <= 1 else ())]:
         with tempfile.TemporaryDirectory() as work:
             try:
                 table = embstore.compress(rows, Path(work) / "t", spec, budget=f"{budget}bpd")

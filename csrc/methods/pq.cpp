@@ -67,27 +67,32 @@ inline Floats join(At at) {
 // SLICE: values of every slice; 0 where they differ or no vector fits them.
 template <class Codes, int SLICE>
 struct PqDecode {
-  Rows codes;
+  RowArrays<1> arrays;
+  using Place = RowArrays<1>::Place;
   int64_t dim, line_bytes, m, count;
   Codes packed;
   const float* tables;
 
   explicit PqDecode(const TableView& t)
-      : codes(t, "codes"),
+      : arrays(t, {"codes"}),
         dim(t.embedding_dim),
-        line_bytes(codes.row_bytes),
+        line_bytes(arrays.row_bytes[0]),
         m(t.params.integer("m", 1)),
         count(int64_t(1) << t.params.integer("bits", 8)),
-        packed(int(t.params.integer("bits", 8)), codes.row_bytes),
+        packed(int(t.params.integer("bits", 8)), arrays.row_bytes[0]),
         tables(floats_of(t.shared, "tables", count * dim)) {}
-  void prefetch(int64_t id) const { codes.prefetch_row(id); }
-  bool one_block() const { return SLICE > 0; }
+  bool one_scale() const { return SLICE > 0; }
 
-  template <int N = 0, class Sink>
-  void decode(int64_t id, Sink& sink) const {
-    const uint8_t* row = codes[id];
+  template <class Sink>
+  void decode(const Place& place, Sink& sink) const {
+    const uint8_t* row = place[0];
     if constexpr (SLICE > 0) {
-      decode_even<N>(row, sink);
+      int64_t j = 0;
+#if !defined(EMBSTORE_ISA_REF)
+#pragma GCC unroll 16
+      for (; j + Width <= dim; j += Width) sink.many(j, vector(row, j));
+#endif
+      for (; j < dim; ++j) sink.one(j, slice(row, j / SLICE)[j % SLICE]);
     } else {
       for (int64_t s = 0; s < m; ++s) {
         int64_t j = s * dim / m;
@@ -100,30 +105,31 @@ struct PqDecode {
       }
     }
   }
+#if !defined(EMBSTORE_ISA_REF)
+  template <int N, int Group, class Body>
+  void columns(const Place& place, Body body) const {
+    for (int k = 0; k < N; ++k) body(k, called_vector(place[0], column_of<N, Group>(k, dim)));
+  }
+#endif
 
  private:
-  template <int N, class Sink>
-  void decode_even(const uint8_t* row, Sink& sink) const {
-    const int64_t size = count * SLICE, columns = N > 0 ? N * Width : dim;
-    int64_t j = 0;
-    auto slice = [&](int64_t s) { return tables + s * size + int64_t(packed.at(row, s)) * SLICE; };
+  EMBSTORE_INLINE const float* slice(const uint8_t* row, int64_t s) const {
+    return tables + (s * count + int64_t(packed.at(row, s))) * SLICE;
+  }
 #if !defined(EMBSTORE_ISA_REF)
-    if constexpr (SLICE < Width) {
-#pragma GCC unroll 16
-      for (; j + Width <= columns; j += Width)
-        sink.many(j, join<SLICE>([&](int i) { return slice(j / SLICE + i); }));
+  // Columns j to j + Width, j a multiple of what a slice and a vector have in common.
+  EMBSTORE_INLINE Floats vector(const uint8_t* row, int64_t j) const {
+    if constexpr (SLICE == 0) {
+      return load(tables + j);  // never asked for: one_scale is false
+    } else if constexpr (SLICE < Width) {
+      return join<SLICE>([&](int i) { return slice(row, j / SLICE + i); });
     } else {
-      for (; j < columns; j += SLICE) {
-        const float* from = slice(j / SLICE);
-        for (int k = 0; k < SLICE; k += Width) sink.many(j + k, load(from + k));
-      }
-    }
-#endif
-    for (; j < columns; j += SLICE) {
-      const float* from = slice(j / SLICE);
-      for (int k = 0; k < SLICE; ++k) sink.one(j + k, from[k]);
+      return load(slice(row, j / SLICE) + j % SLICE);
     }
   }
+  // Called rather than inlined: bags of every width times 18 kinds of codes would compile for ten minutes.
+  __attribute__((noinline)) Floats called_vector(const uint8_t* row, int64_t j) const { return vector(row, j); }
+#endif
 };
 
 template <class Codes>

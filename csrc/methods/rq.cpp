@@ -21,56 +21,65 @@ const float* floats_of(const std::map<std::string, SharedArray>& shared, const c
 
 template <class Codes>
 struct RqDecode {
-  Rows codes;
+  RowArrays<1> arrays;
+  using Place = RowArrays<1>::Place;
   int64_t dim, line_bytes, m, count;
   Codes packed;
   const float* tables;
 
   explicit RqDecode(const TableView& t)
-      : codes(t, "codes"),
+      : arrays(t, {"codes"}),
         dim(t.embedding_dim),
-        line_bytes(codes.row_bytes),
+        line_bytes(arrays.row_bytes[0]),
         m(t.params.integer("m", 1)),
         count(int64_t(1) << t.params.integer("bits", 8)),
-        packed(int(t.params.integer("bits", 8)), codes.row_bytes),
+        packed(int(t.params.integer("bits", 8)), arrays.row_bytes[0]),
         tables(floats_of(t.shared, "tables", m * count * dim)) {}
-  void prefetch(int64_t id) const { codes.prefetch_row(id); }
-  bool one_block() const { return true; }
+  bool one_scale() const { return true; }
 
-  template <int N = 0, class Sink>
-  void decode(int64_t id, Sink& sink) const {
-    const uint8_t* row = codes[id];
-    const int64_t columns = N > 0 ? N * Width : dim;
-    auto word = [&](int64_t s) { return tables + (s * count + int64_t(packed.at(row, s))) * columns; };
+  template <class Sink>
+  void decode(const Place& place, Sink& sink) const {
+    const uint8_t* row = place[0];
     int64_t j = 0;
 #if !defined(EMBSTORE_ISA_REF)
     // Codes are read again for each run of columns: sums stay in registers.
-    j = runs<8>(word, j, columns, sink);
-    j = runs<1>(word, j, columns, sink);
+    for (; j + 8 * Width <= dim; j += 8 * Width) {
+      const auto sums = run<8>(row, j);
+      for (int r = 0; r < 8; ++r) sink.many(j + r * Width, sums[size_t(r)]);
+    }
+    for (; j + Width <= dim; j += Width) sink.many(j, vector(row, j));
 #endif
-    for (; j < columns; ++j) {
-      float sum = word(0)[j];
-      for (int64_t s = 1; s < m; ++s) sum += word(s)[j];
+    for (; j < dim; ++j) {
+      float sum = word(row, 0)[j];
+      for (int64_t s = 1; s < m; ++s) sum += word(row, s)[j];
       sink.one(j, sum);
     }
   }
+#if !defined(EMBSTORE_ISA_REF)
+  template <int N, int Group, class Body>
+  EMBSTORE_INLINE void columns(const Place& place, Body body) const {
+#pragma GCC unroll 20
+    for (int k = 0; k < N; ++k) body(k, vector(place[0], column_of<N, Group>(k, dim)));
+  }
+#endif
 
  private:
-#if !defined(EMBSTORE_ISA_REF)
-  template <int R, class Word, class Sink>
-  int64_t runs(const Word& word, int64_t j, int64_t columns, Sink& sink) const {
-    for (; j + R * Width <= columns; j += R * Width) {
-      Floats sums[R];
-      const float* from = word(0) + j;
-      for (int r = 0; r < R; ++r) sums[r] = load(from + r * Width);
-      for (int64_t s = 1; s < m; ++s) {
-        from = word(s) + j;
-        for (int r = 0; r < R; ++r) sums[r] = add(sums[r], load(from + r * Width));
-      }
-      for (int r = 0; r < R; ++r) sink.many(j + r * Width, sums[r]);
-    }
-    return j;
+  EMBSTORE_INLINE const float* word(const uint8_t* row, int64_t s) const {
+    return tables + (s * count + int64_t(packed.at(row, s))) * dim;
   }
+#if !defined(EMBSTORE_ISA_REF)
+  template <int R>
+  EMBSTORE_INLINE std::array<Floats, R> run(const uint8_t* row, int64_t j) const {
+    std::array<Floats, R> sums;
+    const float* from = word(row, 0) + j;
+    for (int r = 0; r < R; ++r) sums[size_t(r)] = load(from + r * Width);
+    for (int64_t s = 1; s < m; ++s) {
+      from = word(row, s) + j;
+      for (int r = 0; r < R; ++r) sums[size_t(r)] = add(sums[size_t(r)], load(from + r * Width));
+    }
+    return sums;
+  }
+  EMBSTORE_INLINE Floats vector(const uint8_t* row, int64_t j) const { return run<1>(row, j)[0]; }
 #endif
 };
 

@@ -20,13 +20,13 @@ const uint8_t* bytes_of(const std::map<std::string, SharedArray>& shared, const 
 }
 
 // Where the window of each value lies: (word at `byte` >> right << left) & mask. A word is 4 bytes, all in the row.
-struct Places {
+struct WindowPlaces {
   std::vector<int32_t> byte, right, left;
   std::vector<float> scale, offset;
   int64_t row_bytes;
   int window;
 
-  Places(const std::map<std::string, SharedArray>& shared, int64_t dim, int64_t bytes, int64_t bits_of_window)
+  WindowPlaces(const std::map<std::string, SharedArray>& shared, int64_t dim, int64_t bytes, int64_t bits_of_window)
       : row_bytes(bytes), window(int(bits_of_window)) {
     const uint8_t* bits = bytes_of(shared, "bits", dim);
     const auto* affine = reinterpret_cast<const float*>(bytes_of(shared, "affine", 8 * dim));
@@ -47,10 +47,11 @@ struct Places {
 };
 
 struct TcqDecode {
-  Rows codes;
+  RowArrays<1> arrays;
+  using Place = RowArrays<1>::Place;
   int64_t dim, line_bytes;
   const float* table;
-  std::shared_ptr<const Places> owner;
+  std::shared_ptr<const WindowPlaces> owner;
   // Copies of what `owner` holds: one load less in the loop.
   const int32_t *byte, *right, *left;
   const float *scale, *offset;
@@ -58,51 +59,69 @@ struct TcqDecode {
   uint32_t mask;
 
   explicit TcqDecode(const TableView& t)
-      : codes(t, "codes"), dim(t.embedding_dim), line_bytes(codes.row_bytes), row_bytes(codes.row_bytes) {
+      : arrays(t, {"codes"}),
+        dim(t.embedding_dim),
+        line_bytes(arrays.row_bytes[0]),
+        row_bytes(arrays.row_bytes[0]) {
     const int64_t window = t.params.integer("window", 0);
     if (window < 1 || window > 16) throw std::invalid_argument("window of tcq must be between 1 and 16");
     table = reinterpret_cast<const float*>(bytes_of(t.shared, "table", int64_t(4) << window));
-    owner = std::make_shared<Places>(t.shared, dim, row_bytes, window);
+    owner = std::make_shared<WindowPlaces>(t.shared, dim, row_bytes, window);
     byte = owner->byte.data(), right = owner->right.data(), left = owner->left.data();
     scale = owner->scale.data(), offset = owner->offset.data();
     mask = (1u << window) - 1;
   }
-  void prefetch(int64_t id) const { codes.prefetch_row(id); }
-#if defined(EMBSTORE_ISA_AVX512) || defined(EMBSTORE_ISA_AVX2)
-  bool one_block() const { return row_bytes >= 4; }
+#if defined(EMBSTORE_ISA_REF)
+  bool one_scale() const { return false; }
 #else
-  bool one_block() const { return false; }
+  bool one_scale() const { return row_bytes >= 4; }
 #endif
 
-  template <int N = 0, class Sink>
-  void decode(int64_t id, Sink& sink) const {
-    const uint8_t* row = codes[id];
-    const int64_t columns = N > 0 ? N * Width : dim;
+  template <class Sink>
+  void decode(const Place& place, Sink& sink) const {
+    const uint8_t* row = place[0];
     int64_t j = 0;
-#if defined(EMBSTORE_ISA_AVX512)
-    const __m512i low = _mm512_set1_epi32(int(mask));
-    for (; row_bytes >= 4 && j + Width <= columns; j += Width) {
-      __m512i w = _mm512_i32gather_epi32(_mm512_loadu_si512(byte + j), row, 1);
-      w = _mm512_sllv_epi32(_mm512_srlv_epi32(w, _mm512_loadu_si512(right + j)), _mm512_loadu_si512(left + j));
-      const Floats level = _mm512_i32gather_ps(_mm512_and_si512(w, low), table, 4);
-      sink.many(j, add(mul(level, load(scale + j)), load(offset + j)));
-    }
-#elif defined(EMBSTORE_ISA_AVX2)
-    const __m256i low = _mm256_set1_epi32(int(mask));
-    auto ints = [](const int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); };
-    for (; row_bytes >= 4 && j + Width <= columns; j += Width) {
-      __m256i w = _mm256_i32gather_epi32(reinterpret_cast<const int*>(row), ints(byte + j), 1);
-      w = _mm256_sllv_epi32(_mm256_srlv_epi32(w, ints(right + j)), ints(left + j));
-      const Floats level = _mm256_i32gather_ps(table, _mm256_and_si256(w, low), 4);
-      sink.many(j, add(mul(level, load(scale + j)), load(offset + j)));
-    }
+#if !defined(EMBSTORE_ISA_REF)
+    for (; row_bytes >= 4 && j + Width <= dim; j += Width) sink.many(j, vector(row, j));
 #endif
-    for (; j < columns; ++j) {
-      uint32_t word = 0;
-      std::memcpy(&word, row + byte[j], size_t(row_bytes < 4 ? row_bytes : 4));
-      sink.one(j, table[((word >> right[j]) << left[j]) & mask] * scale[j] + offset[j]);
-    }
+    for (; j < dim; ++j) sink.one(j, value(row, j, size_t(row_bytes < 4 ? row_bytes : 4)));
   }
+#if !defined(EMBSTORE_ISA_REF)
+  template <int N, int Group, class Body>
+  EMBSTORE_INLINE void columns(const Place& place, Body body) const {
+#pragma GCC unroll 20
+    for (int k = 0; k < N; ++k) body(k, vector(place[0], column_of<N, Group>(k, dim)));
+  }
+#endif
+
+ private:
+  float value(const uint8_t* row, int64_t j, size_t word_bytes) const {
+    uint32_t word = 0;
+    std::memcpy(&word, row + byte[j], word_bytes);
+    return table[((word >> right[j]) << left[j]) & mask] * scale[j] + offset[j];
+  }
+#if !defined(EMBSTORE_ISA_REF)
+  // Columns j to j + Width of a row of 4 bytes or more.
+  EMBSTORE_INLINE Floats vector(const uint8_t* row, int64_t j) const {
+#if defined(EMBSTORE_ISA_AVX512)
+    __m512i w = _mm512_i32gather_epi32(_mm512_loadu_si512(byte + j), row, 1);
+    w = _mm512_sllv_epi32(_mm512_srlv_epi32(w, _mm512_loadu_si512(right + j)), _mm512_loadu_si512(left + j));
+    const Floats level = _mm512_i32gather_ps(_mm512_and_si512(w, _mm512_set1_epi32(int(mask))), table, 4);
+#elif defined(EMBSTORE_ISA_AVX2)
+    auto ints = [](const int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); };
+    __m256i w = _mm256_i32gather_epi32(reinterpret_cast<const int*>(row), ints(byte + j), 1);
+    w = _mm256_sllv_epi32(_mm256_srlv_epi32(w, ints(right + j)), ints(left + j));
+    const Floats level = _mm256_i32gather_ps(table, _mm256_and_si256(w, _mm256_set1_epi32(int(mask))), 4);
+#else
+    float values[Width];
+    for (int l = 0; l < Width; ++l) values[l] = value(row, j + l, 4);
+    return load(values);
+#endif
+#if defined(EMBSTORE_ISA_AVX512) || defined(EMBSTORE_ISA_AVX2)
+    return add(mul(level, load(scale + j)), load(offset + j));
+#endif
+  }
+#endif
 };
 
 std::unique_ptr<Kernel> kernel(const TableView& t) { return std::make_unique<RowKernel<TcqDecode>>(TcqDecode(t)); }
@@ -193,7 +212,7 @@ class Trellis {
   }
 
  private:
-  Places places_;
+  WindowPlaces places_;
   const uint8_t* bits_;
   int64_t dim_, states_;
   std::vector<float> cost_, spare_;

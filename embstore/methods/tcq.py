@@ -83,19 +83,21 @@ class TCQ(RowMethod):
 
     def for_budget(self, shape: TableShape, nbytes_: int) -> Self:
         """The most bytes a row that fit; `BudgetError` names the floor."""
-        least = dataclasses.replace(self, row_bytes=1).resolve(shape)
-        if (floor := nbytes(least, shape)) > nbytes_:
+        most = -(-shape.embedding_dim * _WINDOWS[-1] // 8)
+        options = [
+            option
+            for row_bytes in range(1, most + 1)
+            for window in ([self.window] if self.window else _WINDOWS)
+            if shape.embedding_dim * window >= 8 * row_bytes - 7
+            for option in [dataclasses.replace(self, row_bytes=row_bytes, window=window)]
+        ]
+        fitting = [o for o in options if nbytes(o, shape) <= nbytes_]
+        if not fitting:
             raise BudgetError(
-                f"tcq needs at least {floor:,} bytes for {shape}, found a budget of {nbytes_:,}; "
-                "raise it or take fewer values by pca first"
+                f"tcq needs at least {min(nbytes(o, shape) for o in options):,} bytes for {shape}, found a budget of "
+                f"{nbytes_:,}; raise it or take fewer values by pca first"
             )
-        chosen = least
-        for row_bytes in range(1, -(-shape.embedding_dim * _WINDOWS[-1] // 8) + 1):
-            option = dataclasses.replace(self, row_bytes=row_bytes).resolve(shape)
-            if nbytes(option, shape) > nbytes_:
-                break
-            chosen = option
-        return chosen
+        return max(fitting, key=lambda o: (o.row_bytes, o.window))
 
     def fit(self, source: Rows, rng: np.random.Generator) -> Named:
         window = self.window or 0
