@@ -9,7 +9,9 @@ from . import errors, kernels, report, tables, vectors
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("what", choices=["kernels", "tables", "errors", "vectors", "report", "all"], nargs="?", default="all")
+    parser.add_argument(
+        "what", choices=["kernels", "tables", "errors", "vectors", "report", "all"], nargs="?", default="all"
+    )
     parser.add_argument("--quick", action="store_true", help="small tables: to see that it runs, not to quote")
     parser.add_argument("--dir", default=None, help="where tables are written (needs about 30 GB without --quick)")
     given = parser.parse_args()

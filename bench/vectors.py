@@ -152,13 +152,18 @@ def main() -> None:
     for name, metric, rows, queries in datasets(folder):
         exact = neighbours(rows, queries, metric)
 
-        def measured(coded: Coded, seconds: float, rows: Any = rows, metric: str = metric, **more: Any) -> dict[str, Any]:
+        def measured(
+            coded: Coded, seconds: float, rows: Any = rows, metric: str = metric, **more: Any
+        ) -> dict[str, Any]:
             label, decoded, nbytes = coded
             row = {
                 **more, "method": label, "bpd": 8 * nbytes / rows.size, "error": relative_error(decoded, rows),
                 "recall": recall(decoded, exact, queries, metric), "seconds": seconds,  # noqa: B023
             }  # fmt: skip
-            print(f"{row['method']:28} {row['bpd']:6.3f} bpd {row['error']:.3e} {row['recall']:.3f} {seconds:.0f} s", flush=True)
+            print(
+                f"{row['method']:28} {row['bpd']:6.3f} bpd {row['error']:.3e} {row['recall']:.3f} {seconds:.0f} s",
+                flush=True,
+            )
             return row
 
         print(name)
@@ -179,7 +184,7 @@ def main() -> None:
 
 
 def compare(mine: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each budget our least error, the least error of a peer and the best recall of a peer; None where none fits."""
+    """For each budget our least error, and the least error and best recall of a peer; None where none fits."""
     found = []
     for budget in BUDGETS:
         own = [r for r in mine if r["budget"] == budget]

@@ -7,7 +7,8 @@
 
 namespace embstore::EMBSTORE_ISA {
 
-// columns: dim x stride, one vector a lane; stride is a multiple of kLanes, padded with infinities. DIM 0: `dim` counts.
+// columns: dim x stride, one vector a lane; stride is a multiple of kLanes, padded with infinities. DIM 0: `dim`
+// counts.
 template <int DIM>
 inline uint32_t nearest(const float* x, const float* columns, int64_t stride, int64_t dim) {
   Lanes best = Lanes{} + std::numeric_limits<float>::infinity();

@@ -1,5 +1,6 @@
 // Product quantization: a row is the centroids its codes name, one after the other. `tables` has the centroids of each
-// slice in turn, `columns` the same with centroids as lanes; both are made from the stored codebooks when they are bound.
+// slice in turn, `columns` the same with centroids as lanes; both are made from the stored codebooks when they are
+// bound.
 #include <algorithm>
 #include <stdexcept>
 #include <vector>

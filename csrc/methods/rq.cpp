@@ -115,7 +115,8 @@ class Beam {
   void offer(float distance, int64_t parent, int64_t code) {
     if (full() && !(distance < worst())) return;
     int64_t at = full() ? size_ - 1 : size_++;
-    for (; at > 0 && distance < entries_[size_t(at - 1)].distance; --at) entries_[size_t(at)] = entries_[size_t(at - 1)];
+    for (; at > 0 && distance < entries_[size_t(at - 1)].distance; --at)
+      entries_[size_t(at)] = entries_[size_t(at - 1)];
     entries_[size_t(at)] = {distance, int32_t(parent), int32_t(code)};
   }
 

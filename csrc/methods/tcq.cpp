@@ -1,5 +1,6 @@
-// Trellis-coded quantization: value j is levels[window of the row's bits that ends with the bits of j] * scale + offset.
-// Every window is at a place that all rows share, so a row decodes like any other: two gathers for a vector of values.
+// Trellis-coded quantization: value j is levels[window of the row's bits that ends with the bits of j] * scale +
+// offset. Every window is at a place that all rows share, so a row decodes like any other: two gathers for a vector of
+// values.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -59,10 +60,7 @@ struct TcqDecode {
   uint32_t mask;
 
   explicit TcqDecode(const TableView& t)
-      : arrays(t, {"codes"}),
-        dim(t.embedding_dim),
-        line_bytes(arrays.row_bytes[0]),
-        row_bytes(arrays.row_bytes[0]) {
+      : arrays(t, {"codes"}), dim(t.embedding_dim), line_bytes(arrays.row_bytes[0]), row_bytes(arrays.row_bytes[0]) {
     const int64_t window = t.params.integer("window", 0);
     if (window < 1 || window > 16) throw std::invalid_argument("window of tcq must be between 1 and 16");
     table = reinterpret_cast<const float*>(bytes_of(t.shared, "table", int64_t(4) << window));

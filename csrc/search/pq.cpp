@@ -1,5 +1,6 @@
-// Inner products by tables: of each slice and centroid the products with 32 queries lie side by side as 16-bit integers,
-// so that a code of a row is one load and one addition for 32 queries. Tables of a group fit the second-level cache.
+// Inner products by tables: of each slice and centroid the products with 32 queries lie side by side as 16-bit
+// integers, so that a code of a row is one load and one addition for 32 queries. Tables of a group fit the second-level
+// cache.
 #include <algorithm>
 #include <cmath>
 #include <stdexcept>
