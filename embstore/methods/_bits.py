@@ -48,8 +48,7 @@ def _pack_bits(codes: npt.NDArray[Any], bits: int) -> U8:
 
 def _unpack_bits(packed: npt.NDArray[Any], bits: int, dim: int) -> npt.NDArray[Any]:
     single = np.unpackbits(packed.astype(np.uint8), axis=1, count=dim * bits, bitorder="little")
-    dtype = np.uint8 if bits <= 8 else np.uint16
-    out = np.zeros((len(packed), dim), dtype)
+    out = np.zeros((len(packed), dim), np.uint16)
     for place, column in enumerate(np.moveaxis(single.reshape(len(packed), dim, bits), 2, 0)):
-        out |= column.astype(dtype) << dtype(place)
-    return out
+        out |= column.astype(np.uint16) << np.uint16(place)
+    return out.astype(np.uint8) if bits <= 8 else out

@@ -161,4 +161,5 @@ def _nearest(rows: F32, centroids: F32) -> npt.NDArray[np.intp]:
         away = rows[:, j : j + 1] - centroids[:, j]
         distances += away * away
     distances[np.isnan(distances)] = np.inf
-    return distances.argmin(axis=1)
+    found: npt.NDArray[np.intp] = distances.argmin(axis=1)
+    return found

@@ -136,11 +136,14 @@ class TCQ(RowMethod):
         return np.concatenate(parts) if parts else np.zeros((0, int(shared["bits"].sum())), np.uint8)
 
     def lookup(self, arrays: Arrays, ids: Ids, out: FloatRows) -> None:
-        stream = np.unpackbits(arrays["codes"][ids - arrays.start], axis=1, bitorder="little")
-        levels = arrays["levels"].astype(np.float32)
-        out[:] = levels[windows(stream, arrays["bits"], self.window or 0)]
-        out *= arrays["affine"][:, 0]
-        out += arrays["affine"][:, 1]
+        codes = np.asarray(arrays["codes"][ids - arrays.start], np.uint8)
+        affine = np.asarray(arrays["affine"], np.float32)
+        used = windows(
+            np.unpackbits(codes, axis=1, bitorder="little"), np.asarray(arrays["bits"], np.uint8), self.window or 0
+        )
+        out[:] = arrays["levels"].astype(np.float32)[used]
+        out *= affine[:, 0]
+        out += affine[:, 1]
 
     def constants(self, shared: Shared) -> Named:
         return {"table": shared["levels"].astype(np.float32)}
@@ -173,7 +176,8 @@ def first_levels(window: int, values: F32, rate: float, rng: np.random.Generator
     share = np.cumsum(smooth ** (1.0 - 2.0 / 3.0 * min(1.0, rate / 5.0)))
     at = (np.arange(len(states)) + 0.5) / len(states)
     levels = np.interp(at, np.concatenate([[0.0], share / share[-1]]), edges)
-    return levels.astype(np.float32)[rank]
+    ranked: F32 = levels.astype(np.float32)[rank]
+    return ranked
 
 
 def windows(stream: Bits, bits: Bits, window: int) -> npt.NDArray[np.int64]:
