@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from . import codes, errors, kernels, report, retrieval, tables, words
+from . import codes, errors, kernels, report, retrieval, tables, vectors, words
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parts = ["kernels", "tables", "errors", "codes", "retrieval", "words", "report", "all"]
+    parts = ["kernels", "tables", "errors", "codes", "vectors", "retrieval", "words", "report", "all"]
     parser.add_argument("what", choices=parts, nargs="?", default="all")
     parser.add_argument("--quick", action="store_true", help="small tables: to see that it runs, not to quote")
     parser.add_argument("--dir", default=None, help="where tables are written (needs about 30 GB without --quick)")
@@ -26,6 +26,8 @@ def main() -> None:
         retrieval.main(quick=given.quick, directory=given.dir)
     if given.what in ("words", "all"):
         words.main(quick=given.quick, directory=given.dir)
+    if given.what in ("vectors", "all"):
+        vectors.main()
     if given.what in ("report", "all") and not given.quick:
         report.main()
 

@@ -182,8 +182,38 @@ def _words(result: dict[str, Any]) -> str:
     return text
 
 
+def _vectors(result: dict[str, Any]) -> str:
+    text = "\n## Error and recall for the bytes\n\nEverything counted: codes, codebooks, scales, rotations. Error is "
+    text += (
+        "sum((decoded - x)²) / sum(x²); recall is that of the 10 exact neighbours. A peer may use 1 % more than the "
+    )
+    text += (
+        "budget; its best error and its best recall may be of two methods. Targets: error at most the peer's, recall "
+    )
+    text += "at least the peer's less 0.005.\n"
+    for table in result["tables"]:
+        text += f"\n{table['table']}, {table['metric']}:\n\n"
+        text += "| bits a value | ours | error | recall | peer by error | error | ratio | peer by recall | recall |\n"
+        text += "|---:|---|---:|---:|---|---:|---:|---|---:|\n"
+        for row in table["budgets"]:
+            cells = [f"{row['budget']:g}"]
+            mine, peer, best = row["ours"], row["peer"], row["recall"]
+            cells += (
+                [f"`{mine['method']}`", f"{mine['error']:.2e}", f"{mine['recall']:.3f}"] if mine else ["none", "", ""]
+            )
+            cells += [peer["method"], f"{peer['error']:.2e}"] if peer else ["none", ""]
+            missed = mine and peer and mine["error"] > peer["error"]
+            cells += [f"{mine['error'] / peer['error']:.2f}" + (" (missed)" if missed else "") if mine and peer else ""]
+            short = mine and best and mine["recall"] < best["recall"] - 0.005
+            cells += (
+                [best["method"], f"{best['recall']:.3f}" + (" (missed)" if short else "")] if best else ["none", ""]
+            )
+            text += "| " + " | ".join(cells) + " |\n"
+    return text
+
+
 PARTS = (
-    ("kernels", _kernels), ("tables", _tables), ("errors", _errors), ("codes", _codes),
+    ("kernels", _kernels), ("tables", _tables), ("errors", _errors), ("codes", _codes), ("vectors", _vectors),
     ("retrieval", _retrieval), ("words", _words),
 )  # fmt: skip
 

@@ -28,6 +28,9 @@ _BUILTIN: dict[str, str] = {
     "svd": "embstore.methods.svd:SVD",
     "tt": "embstore.methods.tt:TT",
     "subspace": "embstore.methods.subspace:Subspace",
+    "pq": "embstore.methods.pq:PQ",
+    "rq": "embstore.methods.rq:RQ",
+    "tcq": "embstore.methods.tcq:TCQ",
 }
 
 _TRANSFORMS: dict[str, str] = {
@@ -35,6 +38,7 @@ _TRANSFORMS: dict[str, str] = {
     "pca": "embstore.transforms.pca:PCA",
     "whiten": "embstore.transforms.whiten:Whiten",
     "rotate": "embstore.transforms.rotate:Rotate",
+    "opq": "embstore.transforms.opq:OPQ",
     "truncate": "embstore.transforms.truncate:Truncate",
 }
 
