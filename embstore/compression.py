@@ -238,7 +238,6 @@ def compress(
         raise ConfigError(f"seed must be an integer from 0 on, found {seed!r}; leave it out for 0")
     check_destination(path, overwrite)
     from . import table
-
     from .sources.counts import read_counts
 
     given = {"format": format, "name": name, "key_column": key_column, "dtype": dtype, "shape": shape}

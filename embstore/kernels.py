@@ -226,7 +226,8 @@ class NumpyBound:
         shared: Mapping[str, npt.NDArray[Any]],
     ) -> None:
         self._method, self._shape, self._rows_per_shard = method, shape, rows_per_shard
-        self._shards = [Arrays({**dict(s), **shared}, s.start) for s in shards]
+        # A method without rows arrays has no shards.
+        self._shards = [Arrays({**dict(s), **shared}, s.start) for s in shards] or [Arrays(shared)]
 
     def _check(self, ids: Ids) -> int:
         bad = (ids < 0) | (ids >= self._shape.num_embeddings)
@@ -236,7 +237,7 @@ class NumpyBound:
         bad = self._check(ids)
         if bad >= 0:
             return bad
-        shard_of = ids // self._rows_per_shard
+        shard_of = np.minimum(ids // self._rows_per_shard, len(self._shards) - 1)
         for s in np.unique(shard_of):
             at = np.flatnonzero(shard_of == s)
             part = np.empty((len(at), self._shape.embedding_dim), np.float32)

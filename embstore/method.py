@@ -104,9 +104,6 @@ class RowMethod(Configured):
     Subclasses are `@dataclass(frozen=True)` and define `id`, `version`, `layout`, `encode`, `lookup`.
     """
 
-    # Whether `fit` refuses a source without counts.
-    needs_counts: ClassVar[bool] = False
-
     def resolve(self, shape: TableShape) -> Self:
         """Fill what the user left open; the resolved form is what is stored."""
         return self
@@ -147,5 +144,7 @@ def nbytes(method: Method, shape: TableShape, **free: int) -> int:
 
     Free dimensions that are not given take the method's `free_sizes`.
     """
-    free = {**method.free_sizes(shape), **free}
-    return sum(spec.nbytes(**free) for spec in method.layout(shape))
+    layout = method.layout(shape)
+    if not all(isinstance(size, int) or size in free for spec in layout for size in spec.shape):
+        free = {**method.free_sizes(shape), **free}
+    return sum(spec.nbytes(**free) for spec in layout)

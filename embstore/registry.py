@@ -25,6 +25,10 @@ _BUILTIN: dict[str, str] = {
     "rabitq": "embstore.methods.rabitq:RaBitQ",
     "turboquant": "embstore.methods.turboquant:TurboQuant",
     "binary": "embstore.methods.binary:Binary",
+    "pruned": "embstore.methods.pruned:Pruned",
+    "dedup": "embstore.methods.dedup:Dedup",
+    "mixed_dim": "embstore.methods.mixed_dim:MixedDim",
+    "mgqe": "embstore.methods.mgqe:MGQE",
 }
 
 _TRANSFORMS: dict[str, str] = {
