@@ -246,7 +246,16 @@ def compress(
         chosen = choose(method, rows.shape, budget, config)
         finer = None if rerank is None else choose(rerank, rows.shape, None, {})
         _write(
-            rows, path, chosen, keys is not False, used, overwrite, nonfinite == "raise", on_duplicate, seed, progress,
+            rows,
+            path,
+            chosen,
+            keys is not False,
+            used,
+            overwrite,
+            nonfinite == "raise",
+            on_duplicate,
+            seed,
+            progress,
             finer,
         )
     return table.open(os.fspath(path))
@@ -353,7 +362,7 @@ def _write(
         if rerank is not None:
             inner = os.path.join(writer.directory, layout.RERANK_DIR)
             then = None if progress is None else lambda done, _: progress(shape.num_embeddings + done, total)
-            writer.set_rerank(_write(source, inner, rerank, False, True, False, on_duplicate, seed, then))
+            writer.set_rerank(_write(source, inner, rerank, False, counts, True, False, on_duplicate, seed, then))
         return writer.finish(
             {"source": source.name, "source_format": source.format, "source_dtype": source.dtype, "seed": seed}
         )
