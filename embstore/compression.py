@@ -112,8 +112,14 @@ def check_finite(rows: FloatRows, start: int, name: str) -> None:
 class _FitRows:
     """A source as `fit` sees it."""
 
-    def __init__(self, source: RowSource, max_rows: int, check: Callable[[Chunk], None]) -> None:
-        self._source, self._max_rows, self._check = source, max_rows, check
+    def __init__(
+        self,
+        source: RowSource,
+        max_rows: int,
+        check: Callable[[Chunk], None],
+        counts: npt.NDArray[np.float64] | None,
+    ) -> None:
+        self._source, self._max_rows, self._check, self.counts = source, max_rows, check, counts
 
     @property
     def shape(self) -> TableShape:
@@ -185,6 +191,7 @@ def compress(
     *,
     budget: Budget | None = None,
     keys: Any = None,
+    counts: Any = None,
     overwrite: bool = False,
     nonfinite: Literal["raise", "keep"] = "raise",
     on_duplicate: Literal["raise", "last"] = "raise",
@@ -209,6 +216,8 @@ def compress(
     budget : bytes (int, "64MB"), ratio of the float32 bytes (0.1, "10%") or bits per dimension ("4bpd"), for the
         arrays without keys.
     keys : keys of the first rows (list of str, int64 array), instead of the source's own; False for none.
+    counts : how often each row is used, for the methods that spend bytes where they are needed: N finite numbers that
+        are not negative, as an array, the path of a .npy file, or the name of a column of a Parquet or Arrow source.
     overwrite : replace an embstore table at `path`.
     nonfinite : "raise" refuses NaN and infinities, naming row and column; "keep" hands them to the method.
     on_duplicate : "raise" or "last", for keys that name more than one row.
@@ -229,13 +238,25 @@ def compress(
         raise ConfigError(f"seed must be an integer from 0 on, found {seed!r}; leave it out for 0")
     check_destination(path, overwrite)
     from . import table
+    from .sources.counts import read_counts
 
     given = {"format": format, "name": name, "key_column": key_column, "dtype": dtype, "shape": shape}
     with open_rows(source, keys, {k: v for k, v in given.items() if v is not None}) as rows:
+        used = read_counts(counts, rows)
         chosen = choose(method, rows.shape, budget, config)
         finer = None if rerank is None else choose(rerank, rows.shape, None, {})
         _write(
-            rows, path, chosen, keys is not False, overwrite, nonfinite == "raise", on_duplicate, seed, progress, finer
+            rows,
+            path,
+            chosen,
+            keys is not False,
+            used,
+            overwrite,
+            nonfinite == "raise",
+            on_duplicate,
+            seed,
+            progress,
+            finer,
         )
     return table.open(os.fspath(path))
 
@@ -263,6 +284,7 @@ def _write(
     path: str | os.PathLike[str],
     method: Method,
     with_keys: bool,
+    counts: npt.NDArray[np.float64] | None,
     overwrite: bool,
     finite: bool,
     on_duplicate: Literal["raise", "last"],
@@ -284,13 +306,14 @@ def _write(
     transforms = method.described() if isinstance(method, Pipeline) else []
     row_dim = method.row_dim(shape.embedding_dim) if isinstance(method, Pipeline) else shape.embedding_dim
     finer = [] if rerank is None else [_described(rerank)]
-    job = layout.canonical([source.fingerprint, _described(method), seed, finite, on_duplicate, *finer])
+    weighted = "" if counts is None else hashlib.sha256(counts.data).hexdigest()
+    job = layout.canonical([source.fingerprint, _described(method), seed, finite, on_duplicate, weighted, *finer])
     with TableWriter(
         path, shape=TableShape(shape.num_embeddings, row_dim), method_id=method.id, method_version=method.version,
         config=method.config(), transforms=transforms, specs=method.layout(shape),
         overwrite=overwrite, job=hashlib.sha256(job).hexdigest(),
     ) as writer, contextlib.ExitStack() as stack:  # fmt: skip
-        shared = method.fit(_FitRows(source, max_rows, check), np.random.default_rng(seed))
+        shared = method.fit(_FitRows(source, max_rows, check, counts), np.random.default_rng(seed))
         writer.write_shared({name: array for name, array in shared.items() if not name.startswith("_")})
         encode: Callable[..., dict[str, npt.NDArray[Any]]] = kernels.encoder(method)
         key_writer = None
@@ -339,7 +362,7 @@ def _write(
         if rerank is not None:
             inner = os.path.join(writer.directory, layout.RERANK_DIR)
             then = None if progress is None else lambda done, _: progress(shape.num_embeddings + done, total)
-            writer.set_rerank(_write(source, inner, rerank, False, True, False, on_duplicate, seed, then))
+            writer.set_rerank(_write(source, inner, rerank, False, counts, True, False, on_duplicate, seed, then))
         return writer.finish(
             {"source": source.name, "source_format": source.format, "source_dtype": source.dtype, "seed": seed}
         )

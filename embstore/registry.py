@@ -31,6 +31,10 @@ _BUILTIN: dict[str, str] = {
     "pq": "embstore.methods.pq:PQ",
     "rq": "embstore.methods.rq:RQ",
     "tcq": "embstore.methods.tcq:TCQ",
+    "pruned": "embstore.methods.pruned:Pruned",
+    "dedup": "embstore.methods.dedup:Dedup",
+    "mixed_dim": "embstore.methods.mixed_dim:MixedDim",
+    "mgqe": "embstore.methods.mgqe:MGQE",
 }
 
 _TRANSFORMS: dict[str, str] = {

@@ -51,6 +51,10 @@ def compress(
     keys: Annotated[
         str | None, typer.Option(metavar="FILE", help="Text file of the keys, one a line, in row order.")
     ] = None,
+    counts: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="How often each row is used: a .npy file, or a column of the source."),
+    ] = None,
     key_column: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Column of the keys, in parquet or Arrow.")
     ] = None,
@@ -97,6 +101,7 @@ def compress(
             method,
             budget=budget,
             keys=keys,
+            counts=counts,
             overwrite=overwrite,
             nonfinite=nonfinite.value,
             on_duplicate=on_duplicate.value,

@@ -8,15 +8,12 @@ from ._shared import AsJson, TablePath, app, config_text, emit, print_fields, si
 @app.command()
 def inspect(table: TablePath, as_json: AsJson = False) -> None:
     """Show what a table is made of; reads its metadata only."""
-    from ..arrays import TableShape
     from ..table import open as open_table
 
     opened = open_table(table)
     rows, dims = opened.num_embeddings, opened.embedding_dim
-    arrays = [
-        {"name": s.name, "dtype": s.dtype, "shape": list(s.shape), "partition": s.partition}
-        for s in opened.method.layout(TableShape(rows, dims))
-    ]
+    # Of the metadata, not of the layout: the rows decided some of the sizes.
+    arrays = opened.metadata["generations"][0]["arrays"]
     finer = opened.reranker
     stored, subwords = opened.metadata["keys"], opened.subwords
     keys = None if stored is None else {"type": stored["type"], "count": stored["count"]}

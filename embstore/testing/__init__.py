@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from .laws import MemoryRows, check_method, make_rows, pooled
+from .laws import MemoryRows, check_method, make_counts, make_rows, pooled
 from .transform_laws import check_pipeline
 
-__all__ = ["MemoryRows", "check_method", "check_pipeline", "make_rows", "pooled"]
+__all__ = ["MemoryRows", "check_method", "check_pipeline", "make_counts", "make_rows", "pooled"]

@@ -19,10 +19,10 @@ F32 = npt.NDArray[np.float32]
 
 
 class MemoryRows:
-    """Rows in memory as `fit` sees a source."""
+    """Rows in memory, and how often each is used, as `fit` sees a source."""
 
-    def __init__(self, rows: FloatRows) -> None:
-        self._rows = rows
+    def __init__(self, rows: FloatRows, counts: npt.NDArray[np.float64] | None = None) -> None:
+        self._rows, self.counts = rows, counts
 
     @property
     def shape(self) -> TableShape:
@@ -50,6 +50,12 @@ def make_rows(n: int, dim: int, seed: int = 0, hostile: bool = True) -> F32:
             if n > len(odd) + i:
                 rows[len(odd) + i, (i * 7) % dim] = value
     return rows
+
+
+def make_counts(n: int, seed: int = 0) -> npt.NDArray[np.float64]:
+    """Counts of a Zipf law in no order, with ties and zeros at its end."""
+    ranks = np.random.default_rng(seed).permutation(n)
+    return np.floor(2 * n / (1.0 + ranks))
 
 
 def pooled(rows: F32, offsets: Any, mode: str, weights: F32 | None = None) -> F32:
@@ -95,8 +101,9 @@ def check_method(method: RowMethod, rows: int = 257, dim: int = 64, seed: int = 
     resolved = method.resolve(shape)
     assert resolved.resolve(shape) == resolved, "resolve is idempotent"
     config_survives(resolved)
-    shared = resolved.fit(MemoryRows(data), np.random.default_rng(seed))
-    again = resolved.fit(MemoryRows(data), np.random.default_rng(seed))
+    source = MemoryRows(data, make_counts(rows, seed))
+    shared = resolved.fit(source, np.random.default_rng(seed))
+    again = resolved.fit(source, np.random.default_rng(seed))
     assert all(same(shared[k], again[k]) for k in shared), "the same seed fits the same arrays"
     specs = resolved.layout(shape)
     check(specs, stored(shared), partition="shared")
