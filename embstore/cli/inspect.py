@@ -21,6 +21,7 @@ def inspect(table: TablePath, as_json: AsJson = False) -> None:
         "path": table,
         "method": opened.method.id,
         "config": opened.method.config(),
+        "transforms": [{"id": t.id, "config": t.config()} for t in opened.transforms],
         "num_embeddings": rows,
         "embedding_dim": dims,
         "nbytes": opened.nbytes,
@@ -38,6 +39,7 @@ def inspect(table: TablePath, as_json: AsJson = False) -> None:
         [
             ("table", table),
             ("method", f"{done['method']} ({config_text(opened.method.config())})"),
+            *((f"after {t.id}", config_text(t.config()) or "no fields") for t in opened.transforms),
             ("rows x dims", f"{rows:,} x {dims}"),
             ("size", f"{size_text(opened.nbytes)} (float32: {size_text(4 * rows * dims)})"),
             *([] if finer is None else [("rerank", f"{finer.method.id}, {size_text(finer.nbytes)} more")]),

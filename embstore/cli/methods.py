@@ -28,4 +28,8 @@ def methods(
         print(f"{'':<11}{each['summary']}")
         if fields:
             print(f"{'':<11}--set {fields}")
+    print('\nTransforms, before any of them, as in "pca64,rotate,int4":')
+    for name in registry.transform_names():
+        cls = registry.get_transform(name)
+        print(f"{name:<10} {' '.join((cls.__doc__ or '').partition(chr(10) * 2)[0].split())}")
     print(f"\nBytes are for rows of {dim} values; the ratio is to float32.")

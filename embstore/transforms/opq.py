@@ -13,8 +13,9 @@ from ..arrays import ArraySpec
 from ..errors import ConfigError
 from ..kmeans import even_slices, finite_rows, kmeans, nearest
 from ..method import FloatRows, Named
+from ..products import multiply
 from ..transform import F32, Shared, Transform
-from ._linear import multiply, principal
+from ._linear import principal
 
 _FIT_ROWS = 1 << 15
 _ROUNDS = 20
