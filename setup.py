@@ -30,7 +30,8 @@ X86 = {
         *("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vbmi"),
         *("-mavx512vnni", "-mavx512bitalg", "-mavx512vpopcntdq"),
         *("-mf16c", "-mprefer-vector-width=512"),
-        "-Wno-maybe-uninitialized",  # GCC's own AVX-512 headers initialize undefined vectors with themselves
+        # GCC's own AVX-512 headers initialize undefined vectors with themselves.
+        *("-Wno-uninitialized", "-Wno-maybe-uninitialized"),
     ],
 }
 ARM = {"ref": [], "neon": []}

@@ -1,15 +1,27 @@
-"""`python -m bench kernels|tables|errors|modules|report [--quick]`: measure, print, keep results in bench/results."""
+"""`python -m bench PART [--quick]`: measure, print, keep results in bench/results."""
 
 from __future__ import annotations
 
 import argparse
 
-from . import errors, kernels, modules, report, tables
+from . import codes, errors, kernels, modules, report, retrieval, tables, vectors, words
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parts = ["kernels", "tables", "errors", "modules", "learn", "report", "all"]
+    parts = [
+        "kernels",
+        "tables",
+        "errors",
+        "codes",
+        "vectors",
+        "retrieval",
+        "words",
+        "modules",
+        "learn",
+        "report",
+        "all",
+    ]
     parser.add_argument("what", choices=parts, nargs="?", default="all")
     parser.add_argument("--quick", action="store_true", help="small tables: to see that it runs, not to quote")
     parser.add_argument("--dir", default=None, help="where tables are written (needs about 30 GB without --quick)")
@@ -29,6 +41,14 @@ def main() -> None:
         errors.main()
     if given.what in ("modules", "all"):
         modules.main(quick=given.quick, directory=given.dir)
+    if given.what in ("codes", "all"):
+        codes.main(quick=given.quick, directory=given.dir)
+    if given.what in ("retrieval", "all"):
+        retrieval.main(quick=given.quick, directory=given.dir)
+    if given.what in ("words", "all"):
+        words.main(quick=given.quick, directory=given.dir)
+    if given.what in ("vectors", "all"):
+        vectors.main()
     if given.what in ("report", "all") and not given.quick:
         report.main()
 

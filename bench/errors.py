@@ -37,7 +37,9 @@ def main() -> None:
     found = []
     for name, config in VARIANTS:
         with tempfile.TemporaryDirectory() as work:
-            table = embstore.compress(rows, Path(work) / "t", method=name, **config)
+            # Words are in the order of frequency: a Zipf law stands for the counts, which GloVe does not give.
+            counts = 1 / np.arange(1, len(rows) + 1)
+            table = embstore.compress(rows, Path(work) / "t", method=name, counts=counts, **config)
             decoded = table.lookup(np.arange(len(rows)))
             label = name + "".join(f", {k}={v}" for k, v in config.items())
             found.append(

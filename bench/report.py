@@ -138,9 +138,104 @@ def _modules(result: dict[str, Any]) -> str:
     return text
 
 
+def _codes(result: dict[str, Any]) -> str:
+    columns = {
+        "lookup, M rows/s": "lookups, M rows/s",
+        "lookup, times FAISS IndexRaBitQ": "over FAISS RaBitQ",
+        "lookup, times FAISS IndexScalarQuantizer 4 bits": "over FAISS SQ4",
+        "search, queries/s": "queries/s",
+        "search, times FAISS IndexRaBitQ": "over FAISS RaBitQ",
+        "search, times FAISS IndexScalarQuantizer 4 bits": "over FAISS SQ4",
+        "bytes/row": "bytes/row",
+        "relative squared error": "error",
+        "recall@10 against exact scores of decoded rows": "recall@10",
+    }
+    text = f"\n## Codes that need no training: {result['rows']:,} normal rows of {result['dim']}, "
+    text += (
+        f"{result['threads']} threads\n\nTargets: lookups 5 times and searches twice FAISS's RaBitQ. Recall is against "
+    )
+    text += "exact scores of the decoded rows.\n\n"
+    text += "| | " + " | ".join(columns.values()) + " |\n|---|" + "---:|" * len(columns) + "\n"
+    for name, values in result["results"].items():
+        text += f"| {name} | " + " | ".join(f"{values[c]:.3g}" if c in values else "" for c in columns) + " |\n"
+    return text
+
+
+def _retrieval(result: dict[str, Any]) -> str:
+    text = f"\n## Search: {result['num_embeddings']:,} x {result['embedding_dim']}, {result['threads']} threads\n\n"
+    text += f"The {result['k']} nearest by inner product; recall against float32 of the original rows.\n"
+    text += "Targets for int8: a batch of 100 at 8 x FAISS SQ8 and 15 x USearch int8,\n"
+    text += "one query at 2 x both, recall 0.99.\n\n"
+    peers = list(dict.fromkeys(peer for row in result["rows"] for peer in row["over"]))
+    text += "| queries at once | who | queries/s | recall | " + " | ".join(f"x {peer}" for peer in peers) + " |\n"
+    text += "|---:|---|---:|---:|" + "---:|" * len(peers) + "\n"
+    targets = {(1, "FAISS SQ8"): 2, (1, "USearch int8"): 2, (100, "FAISS SQ8"): 8, (100, "USearch int8"): 15}
+    for row in result["rows"]:
+        cells = []
+        for peer in peers:
+            short = row["name"] == "embstore int8" and row["over"][peer] < targets[row["batch"], peer]
+            cells.append(f"{row['over'][peer]:.1f}" + (" (missed)" if short else ""))
+        missed = row["name"] == "embstore int8" and row["recall"] < 0.99
+        recall = f"{row['recall']:.3f}" + (" (missed)" if missed else "")
+        text += f"| {row['batch']} | {row['name']} | {row['queries_per_s']:.0f} | {recall} | "
+        text += " | ".join(cells) + " |\n"
+    return text
+
+
+def _words(result: dict[str, Any]) -> str:
+    plain = result["rows"][0]["scores"]
+    text = f"\n## Words: {result['table']}\n\n"
+    text += "Spearman's correlation with human judgements, and analogies answered by 3CosAdd.\n"
+    text += "Allowed drop from float32: 0.001 at 8 bits, 0.01 at 4, 0.03 at 2.\n\n"
+    text += "| method | bytes per row | " + " | ".join(plain) + " |\n|---|---:|" + "---:|" * len(plain) + "\n"
+    for row in result["rows"]:
+        cells = []
+        for name, score in row["scores"].items():
+            missed = row["allowed"] is not None and plain[name] - score > row["allowed"]
+            cells.append(f"{score:.4f}" + (" (missed)" if missed else ""))
+        text += f"| {row['spec']} | {row['bytes_per_row']:.2f} | " + " | ".join(cells) + " |\n"
+    return text
+
+
+def _vectors(result: dict[str, Any]) -> str:
+    text = "\n## Error and recall for the bytes\n\nEverything counted: codes, codebooks, scales, rotations. Error is "
+    text += (
+        "sum((decoded - x)²) / sum(x²); recall is that of the 10 exact neighbours. A peer may use 1 % more than the "
+    )
+    text += (
+        "budget; its best error and its best recall may be of two methods. Targets: error at most the peer's, recall "
+    )
+    text += "at least the peer's less 0.005.\n"
+    for table in result["tables"]:
+        text += f"\n{table['table']}, {table['metric']}:\n\n"
+        text += "| bits a value | ours | error | recall | peer by error | error | ratio | peer by recall | recall |\n"
+        text += "|---:|---|---:|---:|---|---:|---:|---|---:|\n"
+        for row in table["budgets"]:
+            cells = [f"{row['budget']:g}"]
+            mine, peer, best = row["ours"], row["peer"], row["recall"]
+            cells += (
+                [f"`{mine['method']}`", f"{mine['error']:.2e}", f"{mine['recall']:.3f}"] if mine else ["none", "", ""]
+            )
+            cells += [peer["method"], f"{peer['error']:.2e}"] if peer else ["none", ""]
+            missed = mine and peer and mine["error"] > peer["error"]
+            cells += [f"{mine['error'] / peer['error']:.2f}" + (" (missed)" if missed else "") if mine and peer else ""]
+            short = mine and best and mine["recall"] < best["recall"] - 0.005
+            cells += (
+                [best["method"], f"{best['recall']:.3f}" + (" (missed)" if short else "")] if best else ["none", ""]
+            )
+            text += "| " + " | ".join(cells) + " |\n"
+    return text
+
+
+PARTS = (
+    ("kernels", _kernels), ("tables", _tables), ("errors", _errors), ("codes", _codes), ("vectors", _vectors),
+    ("retrieval", _retrieval), ("words", _words), ("modules", _modules),
+)  # fmt: skip
+
+
 def main() -> None:
     text = INTRO
-    for name, write in (("kernels", _kernels), ("tables", _tables), ("errors", _errors), ("modules", _modules)):
+    for name, write in PARTS:
         result = load(name)
         if result is not None:
             made = result["environment"]

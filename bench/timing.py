@@ -42,7 +42,7 @@ def environment() -> dict[str, Any]:
     cpu = next((v.split(":")[1].strip() for v in lines if v.startswith("model name")), platform.machine())
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
     versions = {}
-    for package in ("numpy", "torch", "fbgemm_gpu"):
+    for package in ("numpy", "torch", "fbgemm_gpu", "faiss", "usearch"):
         try:
             versions[package] = __import__(package).__version__
         except ImportError:

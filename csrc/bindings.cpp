@@ -206,6 +206,8 @@ class BoundTable {
       scan.biases = biases;
       scan.allowed = mask;
       TopK best(group, k);
+      Floors floors(group);
+      scan.floors = &floors;
       std::mutex merging;
       parallel_for(n, 4 * kTileRows, threads, [&](int64_t first, int64_t last) {
         TopK own(group, k);
@@ -229,7 +231,8 @@ class BoundTable {
   }
 
   std::unique_ptr<Scorer> make_scorer() const {
-    if (const ScorerFactory own = find_scorer(method_)) return own(table_);
+    if (const ScorerFactory own = find_scorer(method_))
+      if (auto scorer = own(table_)) return scorer;
     return find_decode_scorer()(*codes_, table_.embedding_dim);
   }
 
@@ -288,6 +291,30 @@ bool encode(const std::string& method, const nb::dict& config, Rows rows, const 
   return true;
 }
 
+// Rows through one transform into `out`; false where that is left to numpy. row_dim is that of an undone row.
+bool apply_transform(const std::string& id, const nb::dict& config, int64_t row_dim, Rows rows, const nb::dict& shared,
+                     Floats out, int threads) {
+  const TransformFactory factory = find_transform(id);
+  const int64_t n = int64_t(rows.shape(0)), dim = int64_t(rows.shape(1));
+  if (factory == nullptr || dim != row_dim) return false;
+  TransformView view;
+  view.row_dim = dim;
+  view.code_dim = n == 0 ? dim : int64_t(out.size()) / n;
+  view.params = params_of(config);
+  for (auto [name, value] : shared) {
+    const auto array = nb::cast<Bytes>(value);
+    view.shared[nb::cast<std::string>(name)] = {array.data(), int64_t(array.size())};
+  }
+  if (int64_t(out.size()) != n * view.code_dim) throw nb::value_error("out must hold one code for each row");
+  const auto step = factory(view);
+  nb::gil_scoped_release unlocked;
+  std::atomic<bool> done{true};
+  parallel_for(n, 1024, threads, [&](int64_t first, int64_t last) {
+    if (!step->apply(rows.data() + first * dim, last - first, out.data() + first * view.code_dim)) done = false;
+  });
+  return done;
+}
+
 nb::object map_to_array(const std::string& path, uint64_t nbytes) {
   const uint8_t* data = nullptr;
   try {
@@ -337,6 +364,8 @@ NB_MODULE(_native, m) {
            nb::arg("threads"))
       .def_prop_ro("isa", &BoundTable::isa);
   m.def("encode", &encode);
+  m.def("apply_transform", &apply_transform, nb::arg("id"), nb::arg("config"), nb::arg("row_dim"), nb::arg("rows"),
+        nb::arg("shared"), nb::arg("out").noconvert(), nb::arg("threads"));
   m.def("map_file", &map_to_array);
   nb::class_<MappedShards>(m, "MappedShards")
       .def(nb::init<std::string, std::string>(), nb::arg("directory"), nb::arg("suffix"))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 F32 = npt.NDArray[np.float32]
 
-DEFAULT = ("float16", "int8", "int4", "center,rotate,int4", "nf4", "int2")
+DEFAULT = ("float16", "int8", "int4", "nf4", "rotate,rabitq4", "pca,tcq", "pq", "rotate,rabitq2", "rotate,rabitq1")
 LOOKUPS = 100_000
 ROUNDS = 5
 

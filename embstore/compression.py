@@ -112,8 +112,14 @@ def check_finite(rows: FloatRows, start: int, name: str) -> None:
 class _FitRows:
     """A source as `fit` sees it."""
 
-    def __init__(self, source: RowSource, max_rows: int, check: Callable[[Chunk], None]) -> None:
-        self._source, self._max_rows, self._check = source, max_rows, check
+    def __init__(
+        self,
+        source: RowSource,
+        max_rows: int,
+        check: Callable[[Chunk], None],
+        counts: npt.NDArray[np.float64] | None,
+    ) -> None:
+        self._source, self._max_rows, self._check, self.counts = source, max_rows, check, counts
 
     @property
     def shape(self) -> TableShape:
@@ -185,10 +191,12 @@ def compress(
     *,
     budget: Budget | None = None,
     keys: Any = None,
+    counts: Any = None,
     overwrite: bool = False,
     nonfinite: Literal["raise", "keep"] = "raise",
     on_duplicate: Literal["raise", "last"] = "raise",
     seed: int = 0,
+    rerank: str | Method | None = None,
     progress: Progress | None = None,
     format: str | None = None,
     name: str | None = None,
@@ -208,10 +216,14 @@ def compress(
     budget : bytes (int, "64MB"), ratio of the float32 bytes (0.1, "10%") or bits per dimension ("4bpd"), for the
         arrays without keys.
     keys : keys of the first rows (list of str, int64 array), instead of the source's own; False for none.
+    counts : how often each row is used, for the methods that spend bytes where they are needed: N finite numbers that
+        are not negative, as an array, the path of a .npy file, or the name of a column of a Parquet or Arrow source.
     overwrite : replace an embstore table at `path`.
     nonfinite : "raise" refuses NaN and infinities, naming row and column; "keep" hands them to the method.
     on_duplicate : "raise" or "last", for keys that name more than one row.
     seed : the same seed and source give the same bytes.
+    rerank : a second, finer method, "int8" for example: the same rows once more, kept in the table for
+        `Table.search(rerank=True)`. The source is read twice; `budget` and `nbytes` leave it out.
     progress : called with (rows done, rows in all).
     format, name, key_column, dtype, shape : how to read the source.
 
@@ -226,11 +238,26 @@ def compress(
         raise ConfigError(f"seed must be an integer from 0 on, found {seed!r}; leave it out for 0")
     check_destination(path, overwrite)
     from . import table
+    from .sources.counts import read_counts
 
     given = {"format": format, "name": name, "key_column": key_column, "dtype": dtype, "shape": shape}
     with open_rows(source, keys, {k: v for k, v in given.items() if v is not None}) as rows:
+        used = read_counts(counts, rows)
         chosen = choose(method, rows.shape, budget, config)
-        _write(rows, path, chosen, keys is not False, overwrite, nonfinite == "raise", on_duplicate, seed, progress)
+        finer = None if rerank is None else choose(rerank, rows.shape, None, {})
+        _write(
+            rows,
+            path,
+            chosen,
+            keys is not False,
+            used,
+            overwrite,
+            nonfinite == "raise",
+            on_duplicate,
+            seed,
+            progress,
+            finer,
+        )
     return table.open(os.fspath(path))
 
 
@@ -292,17 +319,25 @@ def open_rows(source: Any, keys: Any, options: dict[str, Any]) -> RowSource:
     return sources.open_source(source, **options)
 
 
+def _described(method: Method) -> dict[str, Any]:
+    transforms = method.described() if isinstance(method, Pipeline) else []
+    return {"id": method.id, "version": method.version, "config": method.config(), "transforms": transforms}
+
+
 def _write(
     source: RowSource,
     path: str | os.PathLike[str],
     method: Method,
     with_keys: bool,
+    counts: npt.NDArray[np.float64] | None,
     overwrite: bool,
     finite: bool,
     on_duplicate: Literal["raise", "last"],
     seed: int,
     progress: Progress | None,
-) -> None:
+    rerank: Method | None = None,
+) -> str:
+    """Write and publish a table; its digest."""
     from . import kernels
 
     shape = source.shape
@@ -312,16 +347,18 @@ def _write(
         if finite:
             check_finite(chunk.rows, chunk.start, source.name)
 
+    total = shape.num_embeddings * (1 if rerank is None else 2)
     transforms = method.described() if isinstance(method, Pipeline) else []
     row_dim = method.row_dim(shape.embedding_dim) if isinstance(method, Pipeline) else shape.embedding_dim
-    described = {"id": method.id, "version": method.version, "config": method.config(), "transforms": transforms}
-    job = layout.canonical([source.fingerprint, described, seed, finite, on_duplicate])
+    finer = [] if rerank is None else [_described(rerank)]
+    weighted = "" if counts is None else hashlib.sha256(counts.data).hexdigest()
+    job = layout.canonical([source.fingerprint, _described(method), seed, finite, on_duplicate, weighted, *finer])
     with TableWriter(
         path, shape=TableShape(shape.num_embeddings, row_dim), method_id=method.id, method_version=method.version,
         config=method.config(), transforms=transforms, specs=method.layout(shape),
         overwrite=overwrite, job=hashlib.sha256(job).hexdigest(),
     ) as writer, contextlib.ExitStack() as stack:  # fmt: skip
-        shared = method.fit(_FitRows(source, max_rows, check), np.random.default_rng(seed))
+        shared = method.fit(_FitRows(source, max_rows, check, counts), np.random.default_rng(seed))
         writer.write_shared({name: array for name, array in shared.items() if not name.startswith("_")})
         encode: Callable[..., dict[str, npt.NDArray[Any]]] = kernels.encoder(method)
         key_writer = None
@@ -358,7 +395,7 @@ def _write(
                     check(chunk)
                     encoding.put(chunk)
                 if progress is not None:
-                    progress(done, shape.num_embeddings)
+                    progress(done, total)
         if done != shape.num_embeddings:
             raise SourceError(f"{source.name!r} must have {shape.num_embeddings} rows, found {done}; it is truncated")
         if key_writer is not None:
@@ -367,6 +404,10 @@ def _write(
             words = source.subwords
             fields = {f: int(getattr(words, f)) for f in ("minn", "maxn", "buckets", "first_row")}
             writer.set_subwords(fields, words.kept)
-        writer.finish(
+        if rerank is not None:
+            inner = os.path.join(writer.directory, layout.RERANK_DIR)
+            then = None if progress is None else lambda done, _: progress(shape.num_embeddings + done, total)
+            writer.set_rerank(_write(source, inner, rerank, False, counts, True, False, on_duplicate, seed, then))
+        return writer.finish(
             {"source": source.name, "source_format": source.format, "source_dtype": source.dtype, "seed": seed}
         )

@@ -72,6 +72,10 @@ class TableNotFoundError(EmbstoreError, FileNotFoundError):
     """There is no embstore table at the path."""
 
 
+class IndexNotFoundError(EmbstoreError, FileNotFoundError):
+    """The table has no search index of that name."""
+
+
 class CorruptionError(EmbstoreError, OSError):
     """Stored bytes are missing, truncated or changed."""
 

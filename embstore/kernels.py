@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from . import native
 from .arrays import Arrays, TableShape
 from .errors import ConfigError
-from .method import FloatRows, Ids, Method, Named
+from .method import FloatRows, Ids, Linear, Method, Named
 from .pipeline import Pipeline
 
 BAG_MODES = ("sum", "mean", "max")
@@ -225,10 +225,10 @@ class NumpyBound:
         shards: Sequence[Arrays],
         shared: Mapping[str, npt.NDArray[Any]],
     ) -> None:
-        if not shards:  # nothing is stored by row
-            shards, rows_per_shard = [Arrays({})], 1 << 62
-        self._method, self._shape, self._rows_per_shard = method, shape, rows_per_shard
-        self._shards = [Arrays({**dict(s), **shared}, s.start) for s in shards]
+        self._method, self._shape, self._shared = method, shape, shared
+        # A method that stores nothing by row has no shards: one without arrays stands for them.
+        self._rows_per_shard = rows_per_shard if shards else 1 << 62
+        self._shards = [Arrays({**dict(s), **shared}, s.start) for s in shards or [Arrays({})]]
 
     def _check(self, ids: Ids) -> int:
         bad = (ids < 0) | (ids >= self._shape.num_embeddings)
@@ -238,13 +238,17 @@ class NumpyBound:
         bad = self._check(ids)
         if bad >= 0:
             return bad
-        shard_of = ids // self._rows_per_shard
-        for s in np.unique(shard_of):
-            at = np.flatnonzero(shard_of == s)
+        for shard, at in self._by_shard(ids):
             part = np.empty((len(at), self._shape.embedding_dim), np.float32)
-            self._method.lookup(self._shards[s], ids[at], part)
+            self._method.lookup(shard, ids[at], part)
             out[at] = part
         return -1
+
+    def _by_shard(self, ids: Ids) -> Iterator[tuple[Arrays, npt.NDArray[np.intp]]]:
+        """Each shard that has some of the ids, and where in `ids` they are."""
+        shard_of = ids // self._rows_per_shard
+        for s in np.unique(shard_of):
+            yield self._shards[s], np.flatnonzero(shard_of == s)
 
     def squared_norms(self, out: npt.NDArray[np.float32], threads: int = 1) -> None:
         squared_norms(self, out, self._shape.embedding_dim)
@@ -263,6 +267,8 @@ class NumpyBound:
         return self.lookup(np.array([id], np.int64), out.reshape(1, -1))
 
     def bag(self, ids: Ids, offsets: Ids, weights: Any, mode: int, out: FloatRows, threads: int = 1) -> int:
+        if isinstance(self._method, Linear) and BAG_MODES[mode] != "max" and len(ids):
+            return self._bag_codes(self._method, ids, offsets, weights, mode, out)
         rows = np.empty((len(ids), self._shape.embedding_dim), np.float32)
         bad = self.lookup(ids, rows)
         if bad >= 0:
@@ -270,6 +276,22 @@ class NumpyBound:
         if weights is not None:
             rows *= weights[:, None]
         pool(rows, offsets, mode, out)
+        return -1
+
+    def _bag_codes(self, method: Linear, ids: Ids, offsets: Ids, weights: Any, mode: int, out: FloatRows) -> int:
+        bad = self._check(ids)
+        if bad >= 0:
+            return bad
+        parts = [(at, method.codes(shard, ids[at])) for shard, at in self._by_shard(ids)]
+        codes = np.empty((len(ids), parts[0][1].shape[1]), np.float32)
+        for at, part in parts:
+            codes[at] = part
+        if weights is not None:
+            codes *= weights[:, None]
+        sums = np.empty((len(out), codes.shape[1]), np.float32)
+        pool(codes, offsets, mode, sums)
+        out[:] = method.expand(self._shared, sums)
+        out[np.diff(offsets) == 0] = 0
         return -1
 
 
@@ -327,6 +349,25 @@ def pool(rows: FloatRows, offsets: Ids, mode: int, out: FloatRows) -> None:
             out[b] /= np.float32(last - first)
 
 
+def apply(
+    pipeline: Pipeline, shared: Mapping[str, npt.NDArray[Any]], rows: FloatRows, backend: str | None = None
+) -> FloatRows:
+    """`pipeline.apply`, natively where that gives the same bits."""
+    if backend == "numpy" or not native.available() or len(rows) == 0:
+        return pipeline.apply(shared, rows)
+    module = native.require("encoding")
+    rows = np.ascontiguousarray(rows, np.float32)
+    for i, t in enumerate(pipeline.transforms):
+        own = pipeline.shared_of(shared, i)
+        dim = rows.shape[1]
+        out = np.empty((len(rows), t.code_dim(dim)), np.float32)
+        arrays = {k: _flat(v) for k, v in own.items()}
+        if not module.apply_transform(t.id, t.config(), t.row_dim(dim), rows, arrays, out, get_num_threads()):
+            out = np.ascontiguousarray(t.apply(own, rows), np.float32)
+        rows = out
+    return rows
+
+
 def encoder(
     method: Method, backend: str | None = None
 ) -> Callable[[Mapping[str, npt.NDArray[Any]], Ids, FloatRows], Named]:
@@ -335,7 +376,7 @@ def encoder(
         pipeline, inner = method, encoder(method.method, backend)
 
         def encode_transformed(shared: Mapping[str, npt.NDArray[Any]], ids: Ids, rows: FloatRows) -> Named:
-            return inner(shared, ids, pipeline.apply(shared, rows))
+            return inner(shared, ids, apply(pipeline, shared, rows, backend))
 
         return encode_transformed
     if backend == "numpy" or not native.available():
@@ -349,7 +390,10 @@ def encoder(
         rows = np.ascontiguousarray(rows, np.float32)
         if len(rows) == 0:
             return method.encode(shared, ids, rows)
-        specs = [s for s in method.layout(TableShape(len(rows), rows.shape[1])) if s.partition == "rows"]
+        layout = method.layout(TableShape(len(rows), rows.shape[1]))
+        if any(s.partition == "ragged" for s in layout):
+            return method.encode(shared, ids, rows)
+        specs = [s for s in layout if s.partition == "rows"]
         named: Named = {s.name: np.empty(s.sizes(), s.dtype) for s in specs}
         out = {s.name: (s.row_nbytes, _flat(named[s.name])) for s in specs}
         extra = {k: _flat(v) for k, v in {**shared, **method.constants(shared)}.items()}

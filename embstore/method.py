@@ -29,6 +29,11 @@ class Rows(Protocol):
     @property
     def shape(self) -> TableShape: ...
 
+    @property
+    def counts(self) -> npt.NDArray[np.float64] | None:
+        """How often each row is used, (num_embeddings,), finite and not negative; None when not given."""
+        ...
+
     def blocks(self) -> Iterator[FloatRows]:
         """The whole source in order, as C-contiguous float32 blocks of shape (n, embedding_dim)."""
         ...
@@ -48,6 +53,7 @@ class Method(Protocol):
     def config(self) -> dict[str, Any]: ...
     def resolve(self, shape: TableShape) -> Self: ...
     def layout(self, shape: TableShape) -> tuple[ArraySpec, ...]: ...
+    def free_sizes(self, shape: TableShape) -> dict[str, int]: ...
     def fit(self, source: Rows, rng: np.random.Generator) -> Named: ...
     def encode(self, shared: Mapping[str, npt.NDArray[Any]], ids: Ids, rows: FloatRows) -> Named: ...
     def check_encoded(self, encoded: Named, rows: FloatRows, first_row: int) -> None: ...
@@ -61,6 +67,19 @@ class Sized(Protocol):
 
     def for_budget(self, shape: TableShape, nbytes: int) -> Method:
         """The config of least expected error within `nbytes`; `BudgetError` names the floor if there is none."""
+        ...
+
+
+@runtime_checkable
+class Linear(Protocol):
+    """A method whose rows are codes times one matrix: bags of the sum and the mean add codes, and multiply once."""
+
+    def codes(self, arrays: Arrays, ids: Ids) -> FloatRows:
+        """The codes (n, width) of rows `ids`; as `RowMethod.lookup` otherwise."""
+        ...
+
+    def expand(self, shared: Mapping[str, npt.NDArray[Any]], codes: FloatRows) -> FloatRows:
+        """Codes, or sums of them, to rows."""
         ...
 
 
@@ -118,6 +137,13 @@ class RowMethod(Configured):
     def lookup(self, arrays: Arrays, ids: Ids, out: FloatRows) -> None:
         """The numpy reference: decode rows `ids` (global; `arrays.start` is the first row) into float32 `out`."""
 
+    def free_sizes(self, shape: TableShape) -> dict[str, int]:
+        """What the free dimensions of `layout` come to, as far as the shape tells: for reports, before there are rows.
+
+        Never less than what is stored where the config bounds it.
+        """
+        return {}
+
     def fit(self, source: Rows, rng: np.random.Generator) -> Named:
         """The shared arrays; none by default. What `encode` needs beside them has a name with an underscore first."""
         return {}
@@ -131,5 +157,11 @@ class RowMethod(Configured):
 
 
 def nbytes(method: Method, shape: TableShape, **free: int) -> int:
-    """Bytes of everything the resolved method stores for a table of this shape."""
-    return sum(spec.nbytes(**free) for spec in method.layout(shape))
+    """Bytes of everything the resolved method stores for a table of this shape.
+
+    Free dimensions that are not given take the method's `free_sizes`.
+    """
+    layout = method.layout(shape)
+    if not all(isinstance(size, int) or size in free for spec in layout for size in spec.shape):
+        free = {**method.free_sizes(shape), **free}
+    return sum(spec.nbytes(**free) for spec in layout)

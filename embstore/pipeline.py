@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from . import registry
 from .arrays import Arrays, ArraySpec, TableShape
@@ -87,6 +88,9 @@ class Pipeline:
         ]
         return (*of_transforms, *self.method.layout(self.code_shape(shape)))
 
+    def free_sizes(self, shape: TableShape) -> dict[str, int]:
+        return self.method.free_sizes(self.code_shape(shape))
+
     def for_budget(self, shape: TableShape, nbytes_: int) -> Self:
         """The method's own choice for what the transforms leave of the budget."""
         resolved = dataclasses.replace(self, method=registry.get("float32")()).resolve(shape)
@@ -131,7 +135,8 @@ class Pipeline:
         for i, t in enumerate(self.transforms):
             own = t.fit(sample, rng)
             shared |= {_name(i, k): v for k, v in own.items()}
-            sample = np.ascontiguousarray(t.apply(own, sample), np.float32)
+            if i + 1 < len(self.transforms):  # the method draws its own sample
+                sample = np.ascontiguousarray(t.apply(own, sample), np.float32)
         return shared | self.method.fit(_Transformed(self, shared, source), rng)
 
     def encode(self, shared: Shared, ids: Ids, rows: FloatRows) -> Named:
@@ -163,6 +168,10 @@ class _Transformed:
     @property
     def shape(self) -> TableShape:
         return self._pipeline.code_shape(self._source.shape)
+
+    @property
+    def counts(self) -> npt.NDArray[np.float64] | None:
+        return self._source.counts
 
     def blocks(self) -> Iterator[FloatRows]:
         for rows in self._source.blocks():

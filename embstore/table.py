@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -22,7 +22,7 @@ from .errors import (
     NoKeysError,
     ShapeError,
 )
-from .format.reader import StoredTable, open_table
+from .format.reader import StoredTable, open_rerank, open_table
 from .method import Ids, Method
 from .pipeline import Pipeline
 from .sources.base import Subwords
@@ -30,6 +30,7 @@ from .sources.base import Subwords
 if TYPE_CHECKING:
     from .format.keys import Keys
     from .format.verify import Fault
+    from .search.faiss_index import TableIndex
     from .transform import Transform
 
 Floats = npt.NDArray[Any]
@@ -65,6 +66,7 @@ class Table:
         self._backend = backend
         self._keys: Keys | None = None
         self._norm: float | None = None
+        self._indexes: dict[str, TableIndex] = {}
         self._dim = stored.shape.embedding_dim
 
     # Bound when first used: that touches every shard's mapping, which opening need not.
@@ -360,9 +362,18 @@ class Table:
         return out
 
     def search(
-        self, queries: Any, k: int = 10, metric: Literal["cosine", "ip", "l2"] = "cosine", *, filter: Any = None
+        self,
+        queries: Any,
+        k: int = 10,
+        metric: Literal["cosine", "ip", "l2"] = "cosine",
+        *,
+        filter: Any = None,
+        rerank: Any = None,
+        rerank_k: int | None = None,
+        index: str | None = None,
+        nprobe: int | None = None,
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        """The nearest rows to each query, by an exhaustive scan of the codes.
+        """The nearest rows to each query, by an exhaustive scan of the codes or through an index.
 
         Parameters
         ----------
@@ -370,21 +381,76 @@ class Table:
         k : rows to find, at most `num_embeddings`.
         metric : "cosine", "ip" (inner product) or "l2".
         filter : rows that may be found: a bool mask of shape (num_embeddings,) or ids.
+        rerank : rescore the candidates of the scan from finer values of the same rows: True for the second method the
+            table was compressed with, a table, a numpy array or memmap, a `RowSource`, or the path of one.
+        rerank_k : how many candidates are scored again, at least k; by default max(4 k, 100) with `rerank` or `index`,
+            and 4 k + 32 without, where the table's own decoded values score them.
+        index : name of a FAISS index made by `embstore.search.build_index`, to take the candidates from.
+        nprobe : lists of an IVF index to look at; by default a 32nd of them.
 
         Returns
         -------
         (D, I), both of shape (n, k), or (k,) for one query: similarities, larger first, or for "l2" squared distances,
-        smaller first; and row ids. Scores are those of the rows as `lookup` gives them; equal ones are ordered by id.
+        smaller first; and row ids. Scores are those of the rows as `lookup`, or the rerank, gives them; equal ones are
+        ordered by id.
         Where fewer than k rows may be found the rest is NaN and -1. Rows with NaN or infinities are never found.
 
         Raises
         ------
-        ShapeError, ConfigError : queries of another shape or not finite; another metric; k out of range; a filter that
-            leaves nothing.
+        ShapeError, ConfigError : queries or a rerank of another shape, queries not finite; another metric; k out of
+            range; a filter that leaves nothing; no second method for `rerank=True`.
         """
         from .search.exact import search
 
-        return search(self, queries, k, metric, filter)
+        return search(self, queries, k, metric, filter, rerank, rerank_k, index, nprobe)
+
+    def index(self, name: str = "default") -> TableIndex:
+        """A FAISS index kept beside the table, read and checked when first asked for; see `embstore.search`."""
+        if name not in self._indexes:
+            from .search.faiss_index import load
+
+            self._indexes[name] = load(self, name)
+        return self._indexes[name]
+
+    @functools.cached_property
+    def reranker(self) -> Table | None:
+        """The same rows by the second, finer method the table was compressed with; None without one."""
+        return None if self._stored.rerank is None else Table(open_rerank(self._stored), self._backend)
+
+    @property
+    def rerank_nbytes(self) -> int:
+        """Bytes of the second method's arrays, which `nbytes` leaves out; 0 without one."""
+        return 0 if self.reranker is None else self.reranker.nbytes
+
+    def most_similar(self, positive: Any, negative: Any = (), topn: int = 10) -> list[tuple[str | int, float]]:
+        """Keys nearest by cosine to the mean of the unit vectors of `positive` less those of `negative`.
+
+        Each is a key, a vector, or a list of either; vectors are taken as they are. Integers are keys here. Only rows
+        with keys are found, and none of the keys given. Returns `topn` keys with their similarity, best first, or as
+        many as there are. Raises `UnknownKeyError`, `NoKeysError`.
+        """
+        from .search import words
+
+        return words.most_similar(self, self._need_keys("most_similar"), positive, negative, topn)
+
+    def analogy(self, a: Any, b: Any, c: Any, topn: int = 10) -> list[tuple[str | int, float]]:
+        """What is to `c` as `b` is to `a`: `most_similar([b, c], [a])`."""
+        return self.most_similar([b, c], [a], topn)
+
+    def similarity(self, a: Any, b: Any) -> float:
+        """The cosine of the vectors of two keys; 0 where one is zero."""
+        from .search import words
+
+        self._need_keys("similarity")
+        return words.similarity(self, a, b)
+
+    def doesnt_match(self, keys: Iterable[Any]) -> str | int:
+        """The key whose unit vector is farthest from the mean of all of them; of equals the first."""
+        from .search import words
+
+        self._need_keys("doesnt_match")
+        key: str | int = words.doesnt_match(self, keys)
+        return key
 
     def _scan(self, queries: npt.NDArray[np.float32], k: int, metric: str, allowed: Any) -> Ids:
         """Candidates (n, k) for each query, about best first; -1 for none."""

@@ -24,12 +24,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "native": {"errors"},
     "threads": {"errors", "native"},
     "arrays": {"errors"},
+    "products": set(),
     "method": {"errors", "arrays"},
     "transform": {"errors", "arrays", "method"},
     "registry": {"errors", "arrays", "method", "transform"},
     "pipeline": {"errors", "arrays", "method", "transform", "registry"},
-    "methods": {"errors", "arrays", "method"},
-    "transforms": {"errors", "arrays", "method", "transform"},
+    "kmeans": {"errors"},
+    "methods": {"errors", "arrays", "method", "kmeans", "products"},
+    "transforms": {"errors", "arrays", "method", "transform", "kmeans", "products"},
     "format": {"errors", "arrays", "native"},
     "kernels": {"errors", "arrays", "method", "transform", "registry", "pipeline", "native"},
     "sources": {"errors", "arrays", "method"},
@@ -52,6 +54,7 @@ HEAVY = {
 }
 HEAVY_MODULES = {
     "zarr", "pyarrow", "rich", "typer", "torch", "numba", "scipy", "h5py", "gguf", "safetensors", "google_crc32c",
+    "faiss",
 }  # fmt: skip
 TORCH_ROOMS = {"nn", "sources", "testing"}
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -54,3 +56,19 @@ def test_links_lead_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\(([^)\s#]+)[^)]*\)", page.read_text(encoding="utf-8"))
     local = [t for t in targets if "://" not in t]
     assert [t for t in local if not (page.parent / t).exists()] == []
+
+
+@pytest.mark.parametrize("page", ["search.md", "faiss.md"])
+def test_examples_run(page: str, tmp_path: Path) -> None:
+    """In order, as one program, and the commands after them."""
+    if page == "faiss.md":
+        pytest.importorskip("faiss")
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE))
+    commands = "\n".join(re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE))
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "passive"}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, check=True)
+    for command in commands.splitlines():
+        words = shlex.split(command)
+        assert words[0] == "embstore"
+        subprocess.run([sys.executable, "-m", "embstore.cli", *words[1:]], cwd=tmp_path, env=env, check=True)

@@ -13,13 +13,29 @@ from hypothesis import strategies as st
 import embstore
 from embstore import errors, format, native, registry
 from embstore.method import RowMethod
-from embstore.testing import check_method, make_rows, pooled
+from embstore.testing import check_method, make_counts, make_rows, pooled
 
 CONFIGS = {
     "block_size": (None, 16, 24, 64),
     "symmetric": (False, True),
     "scale_dtype": ("float16", "float32", "uint8"),
     "range": ("lse", "minmax"),
+    "factor": ("int8", "float16", "float32"),
+    "basis": ("float32", "float16"),
+    "groups": (1, 3),
+    "cores": (2, 3, 4),
+    "kind": ("dispersed", "cluster"),
+    "block_rows": (1, 3),
+    "block_dims": (None, 16),
+    "tolerance": (0.0, 0.2),
+    "blocks": (1, 3, 8),
+    "alpha": (0, 0.5, 2.0),
+    "powers": (False, True),
+    "m": (None, 3),
+    "cold_bits": (6, 3),
+    "by": ("counts", "norm"),
+    "index": ("bitmap", "columns"),
+    "values": ("float16", "float32", "int8"),
 }
 
 
@@ -31,7 +47,7 @@ def variants(method_id: str) -> list[RowMethod]:
         try:
             found.append(cls.from_config(dict(zip(fields, values, strict=True))))
         except errors.ConfigError:
-            assert "uint8" in values  # the one value that only some methods take
+            assert {"uint8", "int8"} & set(values)  # the values that only some methods take
     return found
 
 
@@ -78,9 +94,10 @@ def test_on_disk(name, tmp_path):
     """Mapped = in memory = reference; layout bytes = bytes on disk; same seed, same bytes, any thread count."""
     rows = make_rows(3000, 50, hostile=False)
     embstore.set_num_threads(1)
-    table = embstore.compress(rows, tmp_path / "one", method=name)
+    counts = make_counts(3000)
+    table = embstore.compress(rows, tmp_path / "one", method=name, counts=counts)
     embstore.set_num_threads(2)
-    embstore.compress(rows, tmp_path / "two", method=name)
+    embstore.compress(rows, tmp_path / "two", method=name, counts=counts)
     embstore.set_num_threads(None)
     files = sorted(p.relative_to(tmp_path / "one") for p in (tmp_path / "one").rglob("*") if p.is_file())
     assert files == sorted(p.relative_to(tmp_path / "two") for p in (tmp_path / "two").rglob("*") if p.is_file())

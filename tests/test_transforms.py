@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import embstore
-from embstore import errors, native, pipeline, registry
-from embstore.arrays import TableShape
-from embstore.testing import check_pipeline, make_rows
+from embstore import errors, kernels, native, pipeline, registry
+from embstore.arrays import Arrays, TableShape
+from embstore.testing import MemoryRows, check_pipeline, make_rows
 
 BARE = {"truncate": "truncate5"}
 ALONE = [f"{BARE.get(name, name)},float32" for name in registry.transform_names()]
@@ -60,13 +60,48 @@ def test_on_disk(spec, tmp_path):
     assert "transforms" in table.metadata["requires"]
 
 
+@pytest.mark.parametrize("dim", [1, 2, 13, 16, 32, 64, 100, 128, 256, 512, 700, 1024, 2048])
+@pytest.mark.parametrize("isa", [None, "avx2", "ref"])
+def test_rotations_are_the_reference_bit_for_bit(dim, isa, monkeypatch):
+    if isa not in (None, *native.require("the test").usable_isas()):
+        pytest.skip(f"this processor has no {isa}")
+    if isa is not None:
+        monkeypatch.setenv("EMBSTORE_ISA", isa)
+    rows = make_rows(37, dim, hostile=False)
+    rows[3] = 1e-40  # subnormal
+    for spec in ("rotate,float32", "rotate,rotate,float32", "center,rotate,float32"):
+        made = pipeline.create(spec, {"stages": 3} if spec == "rotate,float32" else None).resolve(TableShape(37, dim))
+        shared = made.fit(MemoryRows(rows), np.random.default_rng(dim))
+        codes = made.apply(shared, rows)
+        assert kernels.apply(made, shared, rows).tobytes() == codes.tobytes()
+        bound, _ = kernels.bind(made, TableShape(37, dim), 1 << 40, [Arrays({"values": codes})], shared)
+        out = np.empty_like(rows)
+        bound.lookup(np.arange(37), out, 1)
+        assert out.tobytes() == made.undo(shared, codes).tobytes()
+
+
+@pytest.mark.parametrize("dim", [50, 128])
+def test_large_outputs_that_bypass_the_cache(dim):
+    made = pipeline.create("center,rotate,int8").resolve(TableShape(100, dim))
+    rows = make_rows(100, dim, hostile=False)
+    shared = made.fit(MemoryRows(rows), np.random.default_rng(0))
+    encoded = Arrays(made.encode(shared, np.arange(100), rows))
+    bound, _ = kernels.bind(made, TableShape(100, dim), 1 << 40, [encoded], shared)
+    small = np.empty_like(rows)
+    bound.lookup(np.arange(100), small, 1)
+    ids = np.random.default_rng(1).integers(0, 100, (9 << 20) // (4 * dim))
+    buffer = np.empty(len(ids) * dim + 1, np.float32)
+    for start in (0, 1):  # one of them is not aligned to a cache line
+        out = buffer[start : start + len(ids) * dim].reshape(-1, dim)
+        assert bound.lookup(ids, out, 2) == -1
+        assert np.array_equal(out, small[ids])
+
+
 def test_pca_keeps_what_it_promises():
     """The rows' variance outside the kept components is all that is lost."""
     rng = np.random.default_rng(0)
     rows = (rng.standard_normal((2000, 20)) @ rng.standard_normal((20, 20)) + 2).astype(np.float32)
     made = pipeline.create("pca6").resolve(TableShape(2000, 20))
-    from embstore.testing.laws import MemoryRows
-
     shared = made.fit(MemoryRows(rows), rng)
     lost = np.square(made.undo(shared, made.apply(shared, rows)) - rows).sum()
     centered = rows.astype(np.float64) - rows.mean(axis=0, dtype=np.float64)
@@ -75,8 +110,6 @@ def test_pca_keeps_what_it_promises():
 
 
 def test_whiten_gives_unit_covariance():
-    from embstore.testing.laws import MemoryRows
-
     rng = np.random.default_rng(0)
     rows = (rng.standard_normal((4000, 12)) @ rng.standard_normal((12, 12))).astype(np.float32)
     made = pipeline.create("whiten").resolve(TableShape(4000, 12))
@@ -85,8 +118,6 @@ def test_whiten_gives_unit_covariance():
 
 
 def test_rotation_is_orthogonal_and_flattens():
-    from embstore.testing.laws import MemoryRows
-
     for dim in (64, 50, 300):
         made = pipeline.create("rotate,float32").resolve(TableShape(dim, dim))
         eye = np.eye(dim, dtype=np.float32)

@@ -5,6 +5,7 @@
 // where constant comes from the transforms, scale is 1 / |row| for cosine, bias is -|row|^2 / 2 for L2.
 #pragma once
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <limits>
 #include <memory>
@@ -16,8 +17,8 @@
 
 namespace embstore {
 
-inline constexpr int64_t kTileRows = 256;    // rows scored at a time, never across a shard
-inline constexpr int64_t kTileQueries = 64;  // queries at a time: a tile of scores stays in the second-level cache
+inline constexpr int64_t kTileRows = 256;     // rows scored at a time, never across a shard
+inline constexpr int64_t kTileQueries = 128;  // queries at a time: a tile of scores stays in the second-level cache
 
 class Scorer {
  public:
@@ -32,6 +33,7 @@ class Scorer {
   virtual void score(const Prepared& prepared, int64_t first, int64_t count, float* tile) const noexcept = 0;
 };
 
+// Null where the scorer cannot serve this table: it is decoded then.
 using ScorerFactory = std::unique_ptr<Scorer> (*)(const TableView&);
 bool register_scorer(const char* method, const char* isa, ScorerFactory factory);
 ScorerFactory find_scorer(const std::string& method);  // null if the method has none of its own
@@ -82,6 +84,24 @@ class TopK {
   std::vector<float> thresholds_;
 };
 
+// What all threads of a search know: a score below the floor of a query is not among its k best.
+class Floors {
+ public:
+  explicit Floors(int64_t queries) : floors_(size_t(queries)) {
+    for (auto& each : floors_) each.store(-std::numeric_limits<float>::infinity(), std::memory_order_relaxed);
+  }
+  float of(int64_t q) const { return floors_[size_t(q)].load(std::memory_order_relaxed); }
+  void raise(int64_t q, float to) {
+    auto& floor = floors_[size_t(q)];
+    float seen = floor.load(std::memory_order_relaxed);
+    while (seen < to && !floor.compare_exchange_weak(seen, to, std::memory_order_relaxed)) {
+    }
+  }
+
+ private:
+  std::vector<std::atomic<float>> floors_;
+};
+
 struct Scan {
   const Scorer* scorer = nullptr;
   const Scorer::Prepared* prepared = nullptr;
@@ -91,6 +111,7 @@ struct Scan {
   const float* scales = nullptr;     // per row; null for one
   const float* biases = nullptr;     // per row; null for zero
   const uint8_t* allowed = nullptr;  // per row, nonzero to be found; null for all
+  Floors* floors = nullptr;
 };
 // Scores rows [first, last) and keeps the best.
 using ScanFunction = void (*)(const Scan& scan, int64_t first, int64_t last, TopK& best);

@@ -11,10 +11,28 @@
 #define EMBSTORE_ISA plain
 #include "core/half.h"
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 namespace embstore {
 namespace {
 
-constexpr int64_t kBlockFloats = 4096;  // a block of rows in scratch: 16 KiB, half a first-level cache
+constexpr int64_t kBlockFloats = 2048;  // a block of rows in scratch: two of 8 KiB are half a first-level cache
+
+// To memory that is not read again soon: whole lines bypass the cache.
+void copy_past_cache(const float* from, int64_t n, float* out) noexcept {
+#if defined(__SSE2__)
+  const int64_t head = std::min(n, int64_t((64 - (reinterpret_cast<uintptr_t>(out) & 63)) & 63) / 4);
+  std::memcpy(out, from, size_t(head) * sizeof(float));
+  int64_t j = head;
+  for (; j + 16 <= n; j += 16)
+    for (int64_t k = 0; k < 16; k += 4) _mm_stream_ps(out + j + k, _mm_loadu_ps(from + j + k));
+  std::memcpy(out + j, from + j, size_t(n - j) * sizeof(float));
+#else
+  std::memcpy(out, from, size_t(n) * sizeof(float));
+#endif
+}
 
 }  // namespace
 
@@ -51,13 +69,19 @@ void TransformedKernel::undo(Scratch& scratch, int64_t n, const float* weights, 
   }
 }
 
-void TransformedKernel::lookup(const int64_t* ids, int64_t n, float* out, bool) const noexcept {
-  Scratch scratch(block_ * widest_);
-  for (int64_t i = 0; i < n; i += block_) {
-    const int64_t rows = std::min(block_, n - i);
-    inner_->lookup(ids + i, rows, scratch.first.data(), false);
-    undo(scratch, rows, nullptr, out + i * row_dim_);
+void TransformedKernel::lookup(const int64_t* ids, int64_t n, float* out, bool stream) const noexcept {
+  const int64_t block = std::min(block_, n);
+  Scratch scratch(block * widest_);
+  std::vector<float> rows(stream ? size_t(block * row_dim_) : 0);
+  for (int64_t i = 0; i < n; i += block) {
+    const int64_t count = std::min(block, n - i);
+    inner_->lookup(ids + i, count, scratch.first.data(), false);
+    undo(scratch, count, nullptr, stream ? rows.data() : out + i * row_dim_);
+    if (stream) copy_past_cache(rows.data(), count * row_dim_, out + i * row_dim_);
   }
+#if defined(__SSE2__)
+  if (stream) _mm_sfence();
+#endif
 }
 
 void TransformedKernel::lookup_half(const int64_t* ids, int64_t n, uint16_t* out) const noexcept {

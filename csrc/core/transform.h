@@ -20,6 +20,8 @@ class Transform {
   // in: n x code_dim, may be overwritten; out: n x row_dim. weights: how often each row has the constant part; null
   // for once each.
   virtual void undo(float* in, int64_t n, const float* weights, float* out) const noexcept = 0;
+  // in: n x row_dim; out: n x code_dim, apart from `in`. The same bits as numpy's, or false: left to numpy.
+  virtual bool apply(const float*, int64_t, float*) const noexcept { return false; }
 };
 
 // Throws std::invalid_argument where an array is missing or of the wrong size.

@@ -1,6 +1,6 @@
 // The loops shared by every method whose row decodes on its own. A decode functor F has
 //   int64_t dim, line_bytes;                           values per row; bytes touched per row, for the prefetch distance
-//   RowArrays<Count> arrays;
+//   RowArrays<Count> arrays, or Ids;
 //   template <class Sink> void decode(Place, Sink& sink) const;
 //       calls sink.many(j, Floats) for Width values from column j, or sink.one(j, float); each column once, or twice
 //       with the same value where Sink::kRepeat allows it
@@ -52,6 +52,20 @@ struct RowArrays {
     if (straddles) prefetch(at[0] + row_bytes[0] - 1);
     for (size_t k = 1; k < Count; ++k) prefetch(at[k]);
   }
+};
+
+// For functors of methods that store nothing by row: the place of a row is its id.
+struct Ids {
+  using Place = std::array<int64_t, 1>;
+  Place place(int64_t id) const { return {id}; }
+  void prefetch_row(const Place&) const {}
+};
+
+// Base of functors whose rows are not one block.
+struct NoColumns {
+  bool one_scale() const { return false; }
+  template <int N, int Group, class Place, class Body>
+  void columns(const Place&, Body) const {}
 };
 
 struct StoreSink {
@@ -173,7 +187,7 @@ class Places {
   int64_t at_;
   const int64_t end_, distance_;
   // By array, not by place: GCC would compute the addresses of a place as one vector, with a slow 64-bit multiply.
-  std::array<const uint8_t*, kRing> ring_[std::tuple_size_v<PlaceOf<F>>];
+  std::array<typename PlaceOf<F>::value_type, kRing> ring_[std::tuple_size_v<PlaceOf<F>>];
 };
 
 template <class F, class Body>

@@ -16,13 +16,17 @@ FORMAT_VERSION = 1
 GROUP_FILE = "zarr.json"
 CHECKSUM_GROUP = "crc32c"
 KEYS_DIR = "keys"
+RERANK_DIR = "rerank"
+INDEXES_DIR = "indexes"
 MAX_METADATA_BYTES = 16 << 20
 MAX_CHUNKS_PER_SHARD = 1 << 16
 CHUNK_BYTES = 512 << 10
 SHARD_BYTES = 512 << 20
 MIN_CHUNK_BYTES = 4 << 10
 SUBWORD_BUCKETS = "subword_buckets"
-RESERVED_NAMES = frozenset({CHECKSUM_GROUP, KEYS_DIR, SUBWORD_BUCKETS, "zarr", "c", "overlay", "generations", "rerank"})
+RESERVED_NAMES = frozenset(
+    {CHECKSUM_GROUP, KEYS_DIR, SUBWORD_BUCKETS, RERANK_DIR, INDEXES_DIR, "zarr", "c", "overlay", "generations"}
+)
 ARRAY_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 

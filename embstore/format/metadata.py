@@ -34,6 +34,7 @@ class Metadata:
     shared_crc: dict[str, int]
     rows_crc: dict[str, int]
     files: dict[str, dict[str, int]]
+    rerank: str | None
 
 
 def digest(meta: dict[str, Any]) -> str:
@@ -293,6 +294,12 @@ def validate(meta: dict[str, Any], name: str) -> Metadata:
         if subwords is not None:
             check.fail("pruned_subwords", "null beside subwords", pruned)
         subwords = _pruned_subwords(check, pruned, num_rows, files)
+    rerank = meta.get("rerank")
+    if rerank is not None:
+        check.mapping(rerank, "rerank")
+        if rerank.get("path") != layout.RERANK_DIR:
+            check.fail("rerank.path", repr(layout.RERANK_DIR), rerank.get("path"))
+        check.text(rerank.get("digest"), "rerank.digest")
     return Metadata(
         raw=meta,
         shape=TableShape(num_rows, dim),
@@ -309,4 +316,5 @@ def validate(meta: dict[str, Any], name: str) -> Metadata:
         shared_crc=shared_crc,
         rows_crc=rows_crc,
         files=files,
+        rerank=None if rerank is None else rerank["digest"],
     )

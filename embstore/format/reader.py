@@ -36,6 +36,7 @@ class StoredTable:
     transforms : `id`, `version`, `config` of each, in the order they were applied.
     specs : every array, with its sizes.
     shared : arrays of which the table has one copy.
+    rerank : digest of the table in `rerank/`, which has the same rows by a finer method; None where there is none.
     keys, subwords : metadata of the key index and of fastText's subword rows, or None.
     subword_buckets : the buckets that a pruned fastText model kept, not checked yet; None for others.
     metadata : the whole `embstore` object of `zarr.json`.
@@ -58,6 +59,7 @@ class StoredTable:
     provenance: dict[str, Any]
     metadata: dict[str, Any] = field(repr=False)
     _rows: dict[str, ShardBytes] = field(repr=False)
+    rerank: str | None = None
 
     @functools.cached_property
     def shards(self) -> list[Arrays]:
@@ -247,4 +249,16 @@ def open_table(path: str | os.PathLike[str], mmap: bool = True) -> StoredTable:
         provenance=meta.provenance,
         metadata=meta.raw,
         _rows=rows,
+        rerank=meta.rerank,
     )
+
+
+def open_rerank(table: StoredTable, mmap: bool = True) -> StoredTable:
+    """The table in `rerank/`, held against what its table says of it. Only for tables that have one."""
+    inner = open_table(os.path.join(table.path, layout.RERANK_DIR), mmap)
+    if inner.metadata["digest"] != table.rerank or inner.shape != table.shape:
+        raise CorruptionError(
+            f"the table in {layout.RERANK_DIR!r} of {os.path.basename(table.path)!r} is not the one its metadata "
+            "names; open the table again, or restore it from a copy"
+        )
+    return inner

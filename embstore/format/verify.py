@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -68,7 +69,25 @@ def verify(table: str | os.PathLike[str] | StoredTable) -> list[Fault]:
         faults += _guard(buckets.name, lambda: check_document(path, buckets.name, document))
     for file, entry in meta.files.items():
         faults += _file(path, file, file, entry["nbytes"], entry["crc32c"])
+    if meta.rerank is not None:
+        faults += _rerank(path, meta.rerank)
     return faults
+
+
+def _rerank(path: str, digest: str) -> list[Fault]:
+    inner = os.path.join(path, layout.RERANK_DIR)
+
+    def check() -> None:
+        if _metadata.read(inner).raw["digest"] != digest:
+            raise CorruptionError(
+                f"the table in {layout.RERANK_DIR!r} is not the one the metadata names; restore the table from a copy"
+            )
+
+    found = _guard(layout.RERANK_DIR, check)
+    return found or [
+        dataclasses.replace(f, array=f"{layout.RERANK_DIR}/{f.array}", sentence=f"{layout.RERANK_DIR}/: {f.sentence}")
+        for f in verify(inner)
+    ]
 
 
 def _guard(array: str, check: object) -> list[Fault]:

@@ -66,6 +66,7 @@ class TableWriter:
         self._next = 0
         self._keys: dict[str, Any] | None = None
         self._subwords: dict[str, int] | None = None
+        self._rerank: dict[str, str] | None = None
         self._files: dict[str, dict[str, int]] = {}
         self._shared: dict[str, int] | None = None
         plan = [layout.FORMAT_VERSION, job, self._method, [[s.name, s.dtype, s.shape, s.partition] for s in specs]]
@@ -306,10 +307,14 @@ class TableWriter:
                 self._staging.write(file, kept.astype("<u4"))
                 self._record(file)
 
+    def set_rerank(self, digest: str) -> None:
+        """Name the table, of the same rows by a finer method, that was published in `rerank/` of `directory`."""
+        self._rerank = {"path": layout.RERANK_DIR, "digest": digest}
+
     # The end --------------------------------------------------------------------------------------------------
 
-    def finish(self, provenance: Mapping[str, Any] | None = None) -> None:
-        """Write the metadata and publish. `ShapeError` when rows or shared arrays are missing."""
+    def finish(self, provenance: Mapping[str, Any] | None = None) -> str:
+        """Write the metadata and publish; the digest. `ShapeError` when rows or shared arrays are missing."""
         if self._next != self.shape.num_embeddings and self._rows:
             raise ShapeError(f"the table has {self.shape.num_embeddings} rows, found {self._next} when it was finished")
         if self._shared is None:
@@ -323,6 +328,7 @@ class TableWriter:
             self._staging.write(layout.GROUP_FILE, layout.document(group))
             shutil.rmtree(self._staging.file(_PROGRESS), ignore_errors=True)
             self._staging.publish(self.overwrite)
+        return str(meta["digest"])
 
     def _finish_ragged(self) -> None:
         """From here on a ragged array is a shared one, of the size it has."""
@@ -382,6 +388,8 @@ class TableWriter:
             "checksums": {"algorithm": "crc32c", "shared": self._shared, "rows": rows_crc, "files": self._files},
             "provenance": {"software": f"embstore {__version__}"} | provenance,
         }
+        if self._rerank is not None:
+            meta["rerank"] = self._rerank
         meta["digest"] = metadata.digest(meta)
         return meta
 

@@ -24,11 +24,11 @@ def check_block_size(method_id: str, block_size: int | None, multiple: int) -> N
         )
 
 
-def check_scales(method_id: str, scales: npt.NDArray[Any], first_row: int, dtype: str) -> None:
+def check_scales(method_id: str, scales: npt.NDArray[Any], first_row: int, dtype: str, cure: str = "") -> None:
     """Raise `ConfigError` when a scale left the range of its dtype."""
     if np.isinf(scales).any():
         row = first_row + int(np.argwhere(np.isinf(scales))[0, 0])
-        cure = "use scale_dtype='float32'" if dtype == "float16" else "scale the table down first"
+        cure = cure or ("use scale_dtype='float32'" if dtype == "float16" else "scale the table down first")
         raise ConfigError(
             f"{method_id} stores scales as {dtype}, and the values of row {row} are too large for it; {cure}"
         )

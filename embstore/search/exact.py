@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from ..errors import ConfigError, IdRangeError, IdTypeError, ShapeError
 from ..method import FloatRows
+from .rerank import Rows, rows_of
 
 if TYPE_CHECKING:
     from ..table import Table
@@ -21,6 +22,8 @@ Hits = tuple[F32, npt.NDArray[np.int64]]
 # Scorers over codes may round the query; this many candidates more are scored again from decoded values.
 CANDIDATES = 4
 MARGIN = 32
+# Codes rank rows by coarser values than those of a rerank, so that more are tried then.
+RERANKED = 100
 
 
 def check_metric(metric: str) -> None:
@@ -76,24 +79,57 @@ def check_filter(table: Table, filter: Any) -> npt.NDArray[np.uint8] | None:
     return mask
 
 
-def search(table: Table, queries: Any, k: int, metric: Metric, filter: Any) -> Hits:
+def check_candidates(rerank_k: object, k: int, rows: int, default: int) -> int:
+    """How many candidates are scored again: `rerank_k`, at least k, at most all rows."""
+    if rerank_k is None:
+        return min(default, rows)
+    if isinstance(rerank_k, bool) or not isinstance(rerank_k, (int, np.integer)) or rerank_k < k:
+        raise ConfigError(f"rerank_k must be an integer of at least k = {k}, found {rerank_k!r}; leave it out")
+    return min(int(rerank_k), rows)
+
+
+def search(
+    table: Table,
+    queries: Any,
+    k: int,
+    metric: Metric,
+    filter: Any,
+    rerank: Any = None,
+    rerank_k: int | None = None,
+    index: str | None = None,
+    nprobe: int | None = None,
+) -> Hits:
     """See `Table.search`."""
     check_metric(metric)
     k = check_k(k, table.num_embeddings)
     given = check_queries(queries, table.embedding_dim)
     allowed = check_filter(table, filter)
-    wanted = min(CANDIDATES * k + MARGIN, table.num_embeddings)
-    scores, ids = rescore(table, given, table._scan(given, wanted, metric, allowed), k, metric)
+    rows = rows_of(table, rerank)
+    own = index is None and (rerank is None or rerank is False)
+    default = CANDIDATES * k + MARGIN if own else max(CANDIDATES * k, RERANKED)
+    wanted = check_candidates(rerank_k, k, table.num_embeddings, default)
+    if index is not None:
+        through = table.index(index)
+        if through.metric != metric:
+            raise ConfigError(
+                f"index {index!r} was built for {through.metric!r}, found {metric!r}; search by the former"
+            )
+        candidates = through.candidates(given, wanted, nprobe, allowed)
+    elif nprobe is not None:
+        raise ConfigError(f"nprobe needs an index, found {nprobe!r} without one; name it with index=")
+    else:
+        candidates = table._scan(given, wanted, metric, allowed)
+    scores, ids = rescore(rows, given, candidates, k, metric)
     return (scores, ids) if np.ndim(queries) == 2 else (scores[0], ids[0])
 
 
-def rescore(table: Table, queries: FloatRows, candidates: npt.NDArray[np.int64], k: int, metric: Metric) -> Hits:
-    """The k best of each query's candidate ids (-1 for none), scored from the values `table` gives.
+def rescore(rows_of: Rows, queries: FloatRows, candidates: npt.NDArray[np.int64], k: int, metric: Metric) -> Hits:
+    """The k best of each query's candidate ids (-1 for none), scored from the values `rows_of` gives.
 
     Equal scores: the smaller id first. Fewer than k: ids of -1 with a score of NaN.
     """
-    unique, place = np.unique(candidates, return_inverse=True)
-    rows = table.lookup(np.maximum(unique, 0))
+    unique, place = np.unique(np.maximum(candidates, 0), return_inverse=True)
+    rows = rows_of(unique)
     place = place.reshape(candidates.shape)
     scores = np.empty(candidates.shape, np.float32)
     for q, query in enumerate(queries):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import SourceError
 from ._io import FileReader, as_float32, bad, pick, table_shape
@@ -35,6 +36,7 @@ class ArrowSource(BaseSource):
         fingerprint: str,
     ) -> None:
         self._batches = batches
+        self._schema = schema
         self.name = name
         self._column = pick(name, "column of vectors", _shapes(schema), column)
         self._key_column = _key_column(name, schema, key_column)
@@ -97,6 +99,18 @@ class ArrowSource(BaseSource):
                     keys = from_arrow(batch.column(self._key_column), what).cursor(0)(len(batch))
                 yield rows, keys
             at += len(whole)
+
+    def numbers(self, column: str) -> npt.NDArray[np.float64]:
+        """A column of numbers, nulls as NaN; `KeyError` when there is no such column."""
+        import pyarrow as pa
+
+        if column not in self._schema.names:
+            raise KeyError(column)
+        kind = self._schema.field(column).type
+        if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
+            raise bad(self.name, f"numbers in column {column!r}", kind, "choose another")
+        parts = [b.column(0).to_numpy(zero_copy_only=False).astype(np.float64) for b in self._read([column], 1 << 16)]
+        return np.concatenate(parts)
 
     def _vectors(self, column: Any, first: int) -> Any:
         import pyarrow as pa

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from .laws import MemoryRows, check_method, check_trained, make_rows, pooled
+from .laws import MemoryRows, check_method, check_trained, make_counts, make_rows, pooled
 from .transform_laws import check_pipeline
 
-__all__ = ["MemoryRows", "check_method", "check_pipeline", "check_trained", "make_rows", "pooled"]
+__all__ = ["MemoryRows", "check_method", "check_pipeline", "check_trained", "make_counts", "make_rows", "pooled"]

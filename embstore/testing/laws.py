@@ -13,17 +13,17 @@ import numpy.typing as npt
 
 from .. import kernels
 from ..arrays import Arrays, TableShape, check
-from ..method import Configured, FloatRows, Named, RowMethod, nbytes
+from ..method import Configured, FloatRows, Linear, Named, RowMethod, nbytes
 from ..methods._trained import TrainedMethod
 
 F32 = npt.NDArray[np.float32]
 
 
 class MemoryRows:
-    """Rows in memory as `fit` sees a source."""
+    """Rows in memory, and how often each is used, as `fit` sees a source."""
 
-    def __init__(self, rows: FloatRows) -> None:
-        self._rows = rows
+    def __init__(self, rows: FloatRows, counts: npt.NDArray[np.float64] | None = None) -> None:
+        self._rows, self.counts = rows, counts
 
     @property
     def shape(self) -> TableShape:
@@ -51,6 +51,12 @@ def make_rows(n: int, dim: int, seed: int = 0, hostile: bool = True) -> F32:
             if n > len(odd) + i:
                 rows[len(odd) + i, (i * 7) % dim] = value
     return rows
+
+
+def make_counts(n: int, seed: int = 0) -> npt.NDArray[np.float64]:
+    """Counts of a Zipf law in no order, with ties and zeros at its end."""
+    ranks = np.random.default_rng(seed).permutation(n)
+    return np.floor(2 * n / (1.0 + ranks))
 
 
 def pooled(rows: F32, offsets: Any, mode: str, weights: F32 | None = None) -> F32:
@@ -96,8 +102,9 @@ def check_method(method: RowMethod, rows: int = 257, dim: int = 64, seed: int = 
     resolved = method.resolve(shape)
     assert resolved.resolve(shape) == resolved, "resolve is idempotent"
     config_survives(resolved)
-    shared = resolved.fit(MemoryRows(data), np.random.default_rng(seed))
-    again = resolved.fit(MemoryRows(data), np.random.default_rng(seed))
+    source = MemoryRows(data, make_counts(rows, seed))
+    shared = resolved.fit(source, np.random.default_rng(seed))
+    again = resolved.fit(source, np.random.default_rng(seed))
     assert all(same(shared[k], again[k]) for k in shared), "the same seed fits the same arrays"
     specs = resolved.layout(shape)
     check(specs, stored(shared), partition="shared")
@@ -135,6 +142,23 @@ def check_trained(method: TrainedMethod, rows: int = 257, dim: int = 64, seed: i
     counted = sum(a.nbytes for a in (*arrays.values(), *shared.values()))
     assert counted == nbytes(resolved, shape, **free), "layout counts all"
     _check_reading(resolved, shape, shared, arrays, seed)
+
+
+def _pooled_codes(
+    method: Linear, arrays: Arrays, ids: Any, offsets: Any, mode: str, weights: F32 | None, want: F32
+) -> F32:
+    """Bags as a linear method makes them, which must be `want`, pooled rows, but for rounding."""
+    bags = method.expand(arrays, pooled(method.codes(arrays, ids), offsets, mode, weights))
+    sizes = np.diff(offsets)
+    bags[sizes == 0] = 0
+    # Rows' own rounding is relative to their largest value, and a bag may cancel.
+    whole = method.expand(arrays, method.codes(arrays, ids))
+    if weights is not None:
+        whole = whole * weights[:, None]
+    scale = np.array([np.abs(whole[a:b]).sum(initial=0.0) for a, b in itertools.pairwise(offsets)])[:, None]
+    agree = ~(np.abs(bags - want) > 1e-4 * scale)
+    assert agree.all(), f"bag ({mode}) = lookup and reduce, but for rounding"
+    return bags
 
 
 def _encode(method: RowMethod, shared: Named, data: F32, threads: int) -> Named:
@@ -177,6 +201,9 @@ def _check_reading(method: RowMethod, shape: TableShape, shared: Named, encoded:
                 for mode, w in (("sum", None), ("sum", weights), ("mean", None), ("max", None)):
                     bags = np.empty((len(offsets) - 1, dim), np.float32)
                     assert bound.bag(ids, offsets, w, kernels.BAG_MODES.index(mode), bags, 2) == -1
-                    assert same(bags, pooled(out, offsets, mode, w)), f"bag ({backend}, {mode}) = lookup and reduce"
+                    want = pooled(out, offsets, mode, w)
+                    if isinstance(method, Linear) and mode != "max":
+                        want = _pooled_codes(method, Arrays({**encoded, **shared}), ids, offsets, mode, w, want)
+                    assert same(bags, want), f"bag ({backend}, {mode}) = lookup and reduce"
                 for bad in (-1, n, 2**62, -(2**63)):
                     assert bound.lookup(np.array([0, bad]), np.empty((2, dim), np.float32), 1) == 1

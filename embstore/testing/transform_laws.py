@@ -8,7 +8,7 @@ from .. import kernels
 from ..arrays import Arrays, TableShape, check
 from ..method import nbytes
 from ..pipeline import Pipeline, create, parse
-from .laws import MemoryRows, config_survives, make_rows, pooled, same
+from .laws import MemoryRows, config_survives, make_rows, pooled, same, stored
 
 
 def check_pipeline(spec: str, rows: int = 131, dim: int = 50, seed: int = 0) -> None:
@@ -24,7 +24,8 @@ def check_pipeline(spec: str, rows: int = 131, dim: int = 50, seed: int = 0) -> 
     shared = pipeline.fit(MemoryRows(data), np.random.default_rng(seed))
     again = pipeline.fit(MemoryRows(data), np.random.default_rng(seed))
     assert all(same(shared[k], again[k]) for k in shared), "the same seed fits the same arrays"
-    check(pipeline.layout(shape), shared, partition="shared")
+    kept = stored(shared)
+    check(pipeline.layout(shape), kept, partition="shared")
 
     before = data.copy()
     codes = pipeline.apply(shared, data)
@@ -43,8 +44,8 @@ def check_pipeline(spec: str, rows: int = 131, dim: int = 50, seed: int = 0) -> 
     assert (np.abs(p @ codes.T + c[:, None] - queries @ back.T) <= 1e-4 * size + 1e-6).all(), "adjoint keeps products"
 
     encoded = kernels.encoder(pipeline)(shared, np.arange(rows, dtype=np.int64), data)
-    assert sum(a.nbytes for a in (*encoded.values(), *shared.values())) == nbytes(pipeline, shape), "layout counts all"
-    _check_reading(pipeline, row_shape, Arrays(encoded), shared, rng)
+    assert sum(a.nbytes for a in (*encoded.values(), *kept.values())) == nbytes(pipeline, shape), "layout counts all"
+    _check_reading(pipeline, row_shape, Arrays(encoded), kept, rng)
 
 
 def _check_reading(

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ..arrays import ArraySpec
 from ..errors import ConfigError
 from ..method import FloatRows, Named
+from ..products import leading, multiply
 from ..transform import F32, Shared, Transform
 
 
@@ -20,26 +21,13 @@ def constant(mean: npt.NDArray[Any], weights: F32 | None) -> npt.NDArray[Any]:
     return mean if weights is None else weights[:, None] * mean
 
 
-def multiply(codes: FloatRows, matrix: npt.NDArray[Any]) -> FloatRows:
-    """codes @ matrix, adding in the order of the matrix's rows and rounding each product, as the native kernel does."""
-    out: F32 = codes[:, :1] * matrix[0]
-    for k in range(1, len(matrix)):
-        out += codes[:, k : k + 1] * matrix[k]
-    return out
-
-
 def principal(sample: FloatRows, dim: int) -> tuple[npt.NDArray[np.float64], ...]:
     """(mean, `dim` leading eigenvectors of the covariance as rows, all eigenvalues descending), in float64."""
     x = sample[np.isfinite(sample).all(axis=1)].astype(np.float64)
     mean = x.mean(axis=0) if len(x) else np.zeros(sample.shape[1])
     x -= mean
-    values, vectors = np.linalg.eigh(x.T @ x / max(len(x), 1))
-    order = np.argsort(values, kind="stable")[::-1]
-    components = vectors.T[order]
-    # An eigenvector's sign is arbitrary: the largest entry is made positive, so that libraries agree.
-    largest = np.take_along_axis(components, np.abs(components).argmax(axis=1)[:, None], axis=1)
-    components *= np.where(largest < 0, -1.0, 1.0)
-    return mean, components[:dim], np.maximum(values[order], 0.0)
+    components, variances = leading(x.T @ x / max(len(x), 1), dim)
+    return mean, components, variances
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,54 @@ def nf4() -> np.ndarray:
     return (values / values.max()).astype(F32)
 
 
+def times(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a (…, K) times b (…, K, J), added from k = 0 up in float32."""
+    total = a[..., :1] * b[..., 0, :]
+    for k in range(1, a.shape[-1]):
+        total = total + a[..., k : k + 1] * b[..., k, :]
+    return total
+
+
+def svd(stored: dict[str, np.ndarray], config: dict[str, Any]) -> np.ndarray:
+    values = stored["codes" if config["factor"] == "int8" else "values"].astype(F32)
+    if config["groups"] > 1:
+        ranks, flat = stored["ranks"].astype(int), values
+        values = np.zeros((len(stored["group"]), ranks.sum()), F32)
+        for i, (g, start) in enumerate(zip(stored["group"].tolist(), stored["start"].tolist(), strict=True)):
+            values[i, ranks[:g].sum() : ranks[: g + 1].sum()] = flat[start : start + ranks[g]]
+    if config["factor"] == "int8":
+        values = values * stored["scale"].astype(F32)
+    return times(values, stored["basis"].astype(F32))
+
+
+def tt(stored: dict[str, np.ndarray], ids: np.ndarray, dim: int) -> np.ndarray:
+    cores, digits = list(stored.values()), []
+    for core in reversed(cores):
+        ids, digit = ids // len(core), ids % len(core)
+        digits.insert(0, digit)
+    a = cores[0][digits[0]].reshape(len(ids), -1, cores[0].shape[3])
+    for core, digit in zip(cores[1:], digits[1:], strict=True):
+        b = core[digit].reshape(len(ids), 1, core.shape[1], -1)
+        a = times(a, b).reshape(len(ids), -1, core.shape[3])
+    return a.reshape(len(ids), -1)[:, :dim]
+
+
+def subspace(stored: dict[str, np.ndarray], ids: np.ndarray, dim: int, count: int) -> np.ndarray:
+    bounds = [p * dim // count for p in range(count + 1)]
+    rows = np.empty((len(ids), dim), F32)
+    for p in range(count - 1, -1, -1):
+        begin, end = bounds[p], bounds[p + 1]
+        if "parts" in stored:
+            base = len(stored["parts"])
+            rows[:, begin:end] = stored["parts"][ids % base, begin:end]
+            ids = ids // base
+        elif p < count - 1:
+            rows[:, begin:end] = stored["centroids"][stored["codes"][:, p], begin:end]
+        else:
+            rows[:, begin:] = stored["members"][stored["member"]]
+    return rows
+
+
 def decode(group: Any) -> np.ndarray:
     """The whole table by the page, value by value where it says value j."""
     meta = group.attrs["embstore"]
@@ -41,6 +89,13 @@ def decode(group: Any) -> np.ndarray:
     method = meta["generations"][0]["method"]
     kind, config = method["id"], method["config"]
     stored = {name: group[name][...] for name in (a["name"] for a in meta["generations"][0]["arrays"])}
+    ids = np.arange(meta["shape"]["num_embeddings"])
+    if kind == "svd":
+        return svd(stored, config)
+    if kind == "tt":
+        return tt(stored, ids, dim)
+    if kind == "subspace":
+        return subspace(stored, ids, dim, config["parts"])
     if "values" in stored:
         values = stored["values"]
         return (values.astype(np.uint32) << 16).view(F32) if kind == "bfloat16" else values.astype(F32)
@@ -76,12 +131,19 @@ OTHERS: list[tuple[str, dict[str, Any]]] = [
     ("nf4", {}),
     ("nf4", {"block_size": 8, "scale_dtype": "float32"}),
     ("nf4", {"block_size": 8, "scale_dtype": "uint8"}),
+    *(("svd", {"factor": f, "groups": g}) for f in ("float32", "float16", "int8") for g in (1, 3)),
+    ("svd", {"basis": "float16"}),
+    *(("tt", {"cores": c}) for c in (2, 3, 4)),
+    ("subspace", {}),
+    ("subspace", {"kind": "cluster"}),
 ]
 
 
 @pytest.mark.parametrize(("method", "config"), INTS + STEPS + OTHERS)
 @pytest.mark.parametrize("dim", [1, 16, 37])
 def test_decodes_by_the_page(tmp_path: Path, small_blocks: None, method: str, config: dict[str, Any], dim: int) -> None:
+    if config.get("kind") == "cluster":
+        pytest.importorskip("faiss")
     values = np.random.default_rng(dim).standard_normal((700, dim)).astype(F32)
     embstore.compress(values, tmp_path / "t", method, **config)
     by_the_page = decode(zarr.open_group(tmp_path / "t", mode="r"))

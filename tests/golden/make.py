@@ -19,12 +19,29 @@ def rows() -> np.ndarray:
     return (((k * 2654435761 + 12345) % 10007 - 5003) / 2048).astype(np.float32).reshape(11, 37)
 
 
+def counts() -> np.ndarray:
+    """How often each row is used, in no order."""
+    return np.arange(11) * 7 % 11
+
+
 def main() -> None:
     variants = [(name, {}) for name in registry.fitted()]
     variants += [
         ("int8", {"block_size": 16, "symmetric": True, "scale_dtype": "float32"}),
         ("int8", {"symmetric": True, "step": 0.02}),
         ("nf4", {"scale_dtype": "uint8"}),
+        ("rabitq1", {}),
+        ("rabitq7", {"search": "exact"}),
+        ("turboquant3", {"scale_dtype": "float32"}),
+        ("binary", {"scale_dtype": None}),
+        ("svd", {"factor": "float16", "basis": "float16"}),
+        ("svd", {"groups": 3}),
+        ("tt", {"cores": 4, "rank": 5}),
+        ("subspace", {"kind": "cluster"}),
+        ("dedup", {"block_rows": 2, "block_dims": 8, "tolerance": 0.5, "values": "float16"}),
+        ("mixed_dim", {"blocks": 2, "alpha": 0.5, "values": "float32"}),
+        ("mgqe", {"m": 5, "bits": 5, "cold_bits": 3, "hot": 0.3, "by": "norm"}),
+        ("pruned", {"density": 0.1, "values": "int8", "index": "columns"}),
     ]
     variants += [(f"{t}{'9' if t == 'truncate' else ''},int8", {}) for t in registry.transform_names()]
     variants += [("pca6,rotate,int4", {})]
@@ -33,7 +50,8 @@ def main() -> None:
         if path.exists():
             continue
         path.mkdir(parents=True)
-        table = embstore.compress(rows(), path / "table", method=name, keys=[f"key {i}" for i in range(11)], **config)
+        keys = [f"key {i}" for i in range(11)]
+        table = embstore.compress(rows(), path / "table", method=name, keys=keys, counts=counts(), **config)
         np.save(path / "decoded.npy", table.lookup(np.arange(11)))
         print(path, file=sys.stderr)
     shape = TableShape(*rows().shape)

@@ -4,23 +4,11 @@ import itertools
 
 import numpy as np
 import pytest
+from truth import METRICS, brute_force
 
 import embstore
 from embstore import errors
 from embstore.testing import make_rows
-
-METRICS = ("cosine", "ip", "l2")
-
-
-def brute_force(rows, queries, metric):
-    """Scores (n, rows), larger is better, in float64."""
-    rows, queries = rows.astype(np.float64), queries.astype(np.float64)
-    if metric == "ip":
-        return queries @ rows.T
-    if metric == "l2":
-        return -np.square(queries[:, None] - rows[None]).sum(axis=2)
-    sizes = np.linalg.norm(queries, axis=1)[:, None] * np.linalg.norm(rows, axis=1)
-    return np.divide(queries @ rows.T, sizes, out=np.zeros_like(sizes), where=sizes > 0)
 
 
 def check_found(table, queries, k, metric, found, allowed=None):
@@ -40,7 +28,21 @@ def check_found(table, queries, k, metric, found, allowed=None):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("spec", ["float32", "int8", "int4", "center,int8", "pca,rotate,nf4", "truncate16,int8"])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "float32",
+        "int8",
+        "int4",
+        "center,int8",
+        "pca,rotate,nf4",
+        "truncate16,int8",
+        "svd",
+        "center,svd9",
+        "tt",
+        "subspace",
+    ],
+)
 def test_finds_the_nearest(spec, metric, tmp_path):
     rng = np.random.default_rng(0)
     rows = (rng.standard_normal((3000, 33)) * rng.uniform(0.5, 2, (3000, 1)) + 0.2).astype(np.float32)

@@ -1,0 +1,105 @@
+"""Word similarity and analogies on compressed word vectors: what a method costs the tasks people use vectors for.
+
+Spearman's rank correlation of cosines with human judgements (both words lower-cased and in the table), and the share of
+Google's analogy questions answered by 3CosAdd within the 30,000 most frequent words.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import embstore
+
+from . import timing
+
+SETS = {"WS-353": "EN-WS-353-ALL.txt", "MEN": "EN-MEN-TR-3k.txt", "SimLex-999": "EN-SIMLEX-999.txt"}
+SPECS: tuple[tuple[str, dict[str, Any]], ...] = (
+    *((spec, {}) for spec in ("float32", "float16", "int8", "dynamic8", "int4", "nf4", "center,int4", "rotate,int4")),
+    ("int4", {"block_size": 26}),
+    *((spec, {}) for spec in ("int2", "center,int2", "rotate,int2")),
+    ("int2", {"block_size": 8}),
+)
+FREQUENT = 30_000
+# Largest drop of any score from float32, by bits a value.
+ALLOWED = {8: 0.001, 4: 0.01, 2: 0.03}
+BITS = {"int8": 8, "dynamic8": 8, "int4": 4, "nf4": 4, "int2": 2}
+
+
+def ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks from 0, equal values at the mean of theirs."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts + 1) / 2)[place]
+
+
+def spearman(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.corrcoef(ranks(a), ranks(b))[0, 1])
+
+
+def pairs(file: Path, table: embstore.Table) -> tuple[list[tuple[str, str]], np.ndarray]:
+    words, judged = [], []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        fields = line.lower().split()
+        if len(fields) == 3 and fields[0] in table and fields[1] in table:
+            words.append((fields[0], fields[1]))
+            judged.append(float(fields[2]))
+    return words, np.array(judged)
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-30)
+
+
+def similarity(table: embstore.Table, file: Path) -> tuple[float, int]:
+    words, judged = pairs(file, table)
+    left, right = (unit(table.lookup([pair[i] for pair in words])) for i in (0, 1))
+    return spearman((left * right).sum(axis=1), judged), len(words)
+
+
+def analogies(table: embstore.Table, file: Path) -> tuple[float, int]:
+    """Share of a : b = c : d answered with d, searching the codes of the most frequent words."""
+    with gzip.open(file, "rt", encoding="utf-8") as lines:
+        questions = [line.lower().split() for line in lines if not line.startswith(":")]
+    ids = np.array([table.keys.ids(words) for words in questions])
+    ids = ids[((ids >= 0) & (ids < FREQUENT)).all(axis=1)]
+    a, b, c = (unit(table.lookup(ids[:, i])) for i in range(3))
+    frequent = np.arange(len(table)) < FREQUENT
+    # Four: the three words of the question may come first.
+    _, found = table.search(b - a + c, 4, "cosine", filter=frequent)
+    found = np.where((found[:, :, None] == ids[:, None, :3]).any(axis=2), -1, found)
+    first = found[np.arange(len(found)), np.argmax(found >= 0, axis=1)]
+    return float((first == ids[:, 3]).mean()), len(ids)
+
+
+def main(quick: bool = False, directory: str | None = None) -> None:
+    data = Path(os.environ.get("EMBSTORE_TEST_DATA", "../shared/data"))
+    rows_file = data / "words" / "glove.6B.50d.top100k.npy"
+    if not rows_file.exists():
+        print(f"skipped: no {rows_file.name}; set EMBSTORE_TEST_DATA to a folder that has words/{rows_file.name}")
+        return
+    rows = np.load(rows_file)
+    with gzip.open(data / "words" / "glove.6B.50d.top100k.vocab.txt.gz", "rt", encoding="utf-8") as lines:
+        keys = [line.rstrip("\n") for line in lines]
+    found: list[dict[str, Any]] = []
+    for spec, config in SPECS[:3] if quick else SPECS:
+        with tempfile.TemporaryDirectory(prefix="embstore-bench-", dir=directory) as work:
+            table = embstore.compress(rows, Path(work) / "t", spec, keys=keys, **config)
+            scores = {name: similarity(table, data / "wordsim" / file) for name, file in SETS.items()}
+            scores["analogies"] = analogies(table, data / "wordsim" / "questions-words.txt.gz")
+            row = {
+                "spec": spec + "".join(f", {k}={v}" for k, v in config.items()),
+                "bytes_per_row": table.nbytes / len(table),
+                "allowed": ALLOWED.get(BITS.get(spec.rpartition(",")[2], 0)),
+                "scores": {name: score for name, (score, _) in scores.items()},
+                "asked": {name: asked for name, (_, asked) in scores.items()},
+            }  # fmt: skip
+        found.append(row)
+        shown = ", ".join(f"{name} {score:.4f}" for name, score in row["scores"].items())
+        print(f"{row['spec']:20} {row['bytes_per_row']:7.2f} bytes  {shown}", flush=True)
+    if not quick:
+        print(timing.save("words", {"table": "GloVe 6B 50d, 100,000 rows", "rows": found}))

@@ -1,0 +1,25 @@
+"""`embstore verify`."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from ._shared import AsJson, TablePath, app, emit
+
+
+@app.command()
+def verify(table: TablePath, as_json: AsJson = False) -> None:
+    """Read a whole table back and hold it against its checksums."""
+    from ..table import open as open_table
+
+    faults = [str(fault) for fault in open_table(table).verify()]
+    if as_json:
+        emit({"path": table, "ok": not faults, "faults": faults})
+    elif not faults:
+        print(f"{table}: every checksum agrees")
+    for fault in faults:
+        print(f"embstore: {fault}", file=sys.stderr)
+    if faults:
+        raise typer.Exit(1)

@@ -1,0 +1,59 @@
+"""Centroids by FAISS, whatever the rows are: too few, not finite, all alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import MissingDependencyError
+
+F32 = npt.NDArray[np.float32]
+
+# Rows a centroid is learned from, at most, as FAISS has it: more buy less than a thousandth of the error.
+ROWS_PER_CENTROID = 256
+
+
+def faiss(what: str) -> Any:
+    """The faiss module; `MissingDependencyError` says that `what` needs it."""
+    try:
+        import faiss as module
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"fitting {what} needs faiss, found no such package; pip install embstore[faiss]"
+        ) from error
+    return module
+
+
+def finite_rows(rows: F32) -> F32:
+    """The rows without NaN and infinities: what centroids are learned from."""
+    keep = np.isfinite(rows).all(axis=1)
+    return rows if keep.all() else rows[keep]
+
+
+def kmeans(rows: F32, count: int, seed: int, what: str, iterations: int = 25, start: F32 | None = None) -> F32:
+    """`count` centroids (count, dim) of finite rows (n, dim), from those of `start` if given.
+
+    Fewer rows than centroids: the rows themselves, repeated in order; no rows: zeros. Deterministic by seed.
+    """
+    n, dim = rows.shape
+    if n <= count:
+        return np.resize(rows, (count, dim)).astype(np.float32) if n else np.zeros((count, dim), np.float32)
+    clustering = faiss(what).Kmeans(
+        dim, count, niter=iterations, seed=seed, min_points_per_centroid=1, max_points_per_centroid=ROWS_PER_CENTROID
+    )
+    clustering.train(np.ascontiguousarray(rows), init_centroids=start)
+    centroids: F32 = np.nan_to_num(clustering.centroids.reshape(count, dim)).astype(np.float32)
+    return centroids
+
+
+def nearest(rows: F32, centroids: F32, what: str) -> npt.NDArray[np.int64]:
+    """The nearest centroid of each row, fast and with FAISS's rounding: for fitting, not for encoding."""
+    _, found = faiss(what).knn(np.ascontiguousarray(rows), np.ascontiguousarray(centroids), 1)
+    return np.maximum(found[:, 0], 0).astype(np.int64)  # type: ignore[no-any-return]
+
+
+def even_slices(dim: int, m: int) -> list[tuple[int, int]]:
+    """First and last column (exclusive) of m slices of `dim` values, as even as can be."""
+    return [(s * dim // m, (s + 1) * dim // m) for s in range(m)]

@@ -1,0 +1,281 @@
+"""FAISS indexes built from a table's decoded rows, kept beside it in `indexes/<name>/`, reranked from the table.
+
+`index.faiss` is FAISS's own file; `index.json` says what it was made from and holds its size and crc32c. The checksum
+is there for damage: FAISS trusts the files it reads, so open indexes only from where you would run code from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import kernels
+from ..errors import (
+    ConfigError,
+    CorruptionError,
+    DestinationExistsError,
+    FormatError,
+    IndexNotFoundError,
+    MissingDependencyError,
+)
+from ..format import layout, metadata
+from ..format.reader import check_size
+from ..format.staging import fsync_path, storing
+from ..format.verify import file_crc
+from ..method import FloatRows, Ids
+from .exact import METRICS, Metric, check_metric
+from .words import unit
+
+if TYPE_CHECKING:
+    from ..table import Table
+
+INDEX_FILE, SIDECAR = "index.faiss", "index.json"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+TRAINING_ROWS, TRAINING_BYTES = 1 << 18, 1 << 30
+BLOCK_BYTES = 32 << 20
+
+Progress = Callable[[int, int], None]
+
+
+def _faiss(what: str) -> Any:
+    try:
+        import faiss
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{what} needs faiss, which is not installed: pip install embstore[faiss]"
+        ) from error
+    return faiss
+
+
+@contextlib.contextmanager
+def _threads(faiss: Any) -> Iterator[None]:
+    """FAISS's thread count belongs to the process: ours for the call, then as it was."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(kernels.get_num_threads())
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+def _said(error: RuntimeError) -> str:
+    """What FAISS had to say, without the place in its source."""
+    return str(error).rsplit("Error: ", 1)[-1].strip().rstrip(".")
+
+
+def _directory(table: Table, name: str) -> str:
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise ConfigError(f"an index name must be letters, digits, '_' and '-', found {name!r}; 'default' is usual")
+    return os.path.join(table.path, layout.INDEXES_DIR, name)
+
+
+def names(table: Table) -> list[str]:
+    """Names of the indexes beside a table."""
+    folder = os.path.join(table.path, layout.INDEXES_DIR)
+    return sorted(n for n in os.listdir(folder) if NAME.fullmatch(n)) if os.path.isdir(folder) else []
+
+
+def build_index(
+    table: Table,
+    factory: str = "IVF1024,PQ32",
+    metric: Metric = "cosine",
+    *,
+    name: str = "default",
+    training_rows: int | None = None,
+    seed: int = 0,
+    gpu: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> TableIndex:
+    """Train a FAISS index on a sample of the table's rows, add all of them, and keep it beside the table.
+
+    Parameters
+    ----------
+    factory : FAISS's index factory string.
+    metric : "cosine" (inner product of unit rows), "ip" or "l2"; searches through the index must ask for the same.
+    name : of the index; a table may have several.
+    training_rows : rows to train on, drawn by `seed`; by default at most 262,144 and at most 1 GiB of float32.
+    gpu : train and add on the first GPU; the stored index is one for the CPU.
+    overwrite : replace an index of this name.
+    progress : called with (rows added, rows in all).
+
+    Besides the index itself, memory holds the sample and one block of rows. Rows with NaN or infinities are added as
+    zeros, and never found. The index goes when the table is overwritten.
+
+    Raises `ConfigError` for a factory that FAISS refuses or too few rows to train it, `DestinationExistsError`,
+    `StorageError`, `MissingDependencyError` without faiss, or without its GPU part.
+    """
+    check_metric(metric)
+    folder = _directory(table, name)
+    if os.path.lexists(folder) and not overwrite:
+        raise DestinationExistsError(f"index {name!r} exists already; choose another name or ask to overwrite")
+    faiss = _faiss("an index")
+    rows = table.num_embeddings
+    most = min(TRAINING_ROWS, max(1, TRAINING_BYTES // (4 * table.embedding_dim)))
+    if training_rows is not None and (type(training_rows) is not int or training_rows < 1):
+        raise ConfigError(f"training_rows must be a positive integer, found {training_rows!r}; leave it out")
+    take = min(rows, training_rows or most)
+    kind = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
+    with _threads(faiss):
+        try:
+            index = faiss.index_factory(table.embedding_dim, factory, kind)
+            index = _to_gpu(faiss, index) if gpu else index
+            if not index.is_trained:
+                drawn = np.random.default_rng(seed).choice(rows, take, replace=False, shuffle=False)
+                sample = table.lookup(np.sort(drawn))
+                index.train(_prepared(sample[np.isfinite(sample).all(axis=1)], metric))
+            done = 0
+            for block in table.blocks(max(1, BLOCK_BYTES // (4 * table.embedding_dim))):
+                index.add(_prepared(np.where(np.isfinite(block).all(axis=1, keepdims=True), block, 0), metric))
+                done += len(block)
+                if progress is not None:
+                    progress(done, rows)
+        except RuntimeError as error:
+            raise ConfigError(
+                f"FAISS could not build {factory!r} for {rows} x {table.embedding_dim}, trained on {take} rows: "
+                f"{_said(error)}; choose another factory string"
+            ) from error
+    if gpu:
+        index = faiss.index_gpu_to_cpu(index)
+    described = {"table": table.metadata["digest"], "factory": factory, "metric": metric, "seed": seed}
+    described |= {"num_embeddings": rows, "embedding_dim": table.embedding_dim, "trained_on": take}
+    _publish(faiss, index, folder, {"format_version": 1, "faiss": faiss.__version__, **described})
+    return load(table, name)
+
+
+def _to_gpu(faiss: Any, index: Any) -> Any:
+    if not hasattr(faiss, "StandardGpuResources") or faiss.get_num_gpus() < 1:
+        raise MissingDependencyError(
+            "gpu=True needs a GPU and a faiss built for it, found neither or one; leave gpu out, or install faiss-gpu"
+        )
+    return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
+
+
+def _prepared(rows: FloatRows, metric: Metric) -> FloatRows:
+    return np.ascontiguousarray(unit(rows) if metric == "cosine" else rows, np.float32)
+
+
+def _publish(faiss: Any, index: Any, folder: str, described: dict[str, Any]) -> None:
+    """Write both files beside, then rename: whoever looks finds a whole index or none."""
+    parent, name = os.path.split(folder)
+    partial, old = (os.path.join(parent, f".{name}-{what}-{os.getpid()}") for what in ("partial", "old"))
+    with storing(folder):
+        os.makedirs(partial)
+        try:
+            file = os.path.join(partial, INDEX_FILE)
+            try:
+                faiss.write_index(index, file)
+            except RuntimeError as error:
+                raise OSError(_said(error)) from error
+            described = described | {"nbytes": os.stat(file).st_size, "crc32c": file_crc(file)}
+            with open(os.path.join(partial, SIDECAR), "wb") as stream:
+                stream.write(layout.document(described))
+            for path in (file, os.path.join(partial, SIDECAR), partial):
+                fsync_path(path)
+            if os.path.lexists(folder):
+                os.rename(folder, old)
+            os.rename(partial, folder)
+            fsync_path(parent)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class TableIndex:
+    """An index made from a table, ready to search.
+
+    Attributes
+    ----------
+    faiss : the FAISS index itself, over unit rows where `metric` is "cosine".
+    nbytes : size of its file.
+    """
+
+    name: str
+    factory: str
+    metric: Metric
+    nbytes: int
+    faiss: Any
+
+    def candidates(self, queries: FloatRows, count: int, nprobe: int | None, allowed: Any) -> Ids:
+        """Ids (n, count) the index finds for each query, best first by its own values; -1 for none.
+
+        `nprobe` : lists to look at in an IVF index, by default a 32nd of them. `allowed` : a byte for each row, nonzero
+        where it may be found, or None.
+        """
+        faiss = _faiss("a search through an index")
+        selector = None
+        if allowed is not None:
+            selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+        with _threads(faiss):
+            try:
+                parameters = _parameters(faiss, self.faiss, nprobe, selector)
+                ids: Ids = self.faiss.search(_prepared(queries, self.metric), count, params=parameters)[1]
+            except RuntimeError as error:
+                raise ConfigError(f"index {self.name!r} ({self.factory}) could not search: {_said(error)}") from error
+        return ids
+
+
+def _parameters(faiss: Any, index: Any, nprobe: int | None, selector: Any) -> Any:
+    """FAISS's search parameters for this kind of index: they leave the index as it is, so threads may share it."""
+    index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexPreTransform):
+        inner = _parameters(faiss, index.index, nprobe, selector)
+        return None if inner is None else faiss.SearchParametersPreTransform(index_params=inner)
+    if isinstance(index, faiss.IndexIVF):
+        lists = index.nlist
+        if nprobe is not None and (type(nprobe) is not int or not 1 <= nprobe <= lists):
+            raise ConfigError(
+                f"nprobe must be from 1 to the {lists} lists of the index, found {nprobe!r}; leave it out"
+            )
+        return faiss.SearchParametersIVF(nprobe=nprobe or max(1, lists // 32), sel=selector)
+    if nprobe is not None:
+        raise ConfigError(f"nprobe needs an IVF index, found {type(index).__name__}; leave it out")
+    if isinstance(index, faiss.IndexHNSW):
+        return faiss.SearchParametersHNSW(efSearch=index.hnsw.efSearch, sel=selector)
+    return None if selector is None else faiss.SearchParameters(sel=selector)
+
+
+def load(table: Table, name: str) -> TableIndex:
+    """The index `name` of a table, checked.
+
+    Raises `IndexNotFoundError`; `FormatError` for one made from another table; `CorruptionError` for damage.
+    """
+    folder = _directory(table, name)
+    what = f"index {name!r}"
+    if not os.path.isdir(folder):
+        have = ", ".join(map(repr, names(table))) or "none"
+        raise IndexNotFoundError(f"{what} must be one of the table's indexes, found {have}; build it first")
+    said = metadata.load_json(os.path.join(folder, SIDECAR), f"{SIDECAR} of {what}")
+    if said.get("format_version") != 1:
+        raise FormatError(f"{what} must have format version 1, found {said.get('format_version')!r}; build it again")
+    if said.get("table") != table.metadata["digest"]:
+        raise FormatError(f"{what} was built from another table, its digest differs; build it again")
+    shape = {"num_embeddings": table.num_embeddings, "embedding_dim": table.embedding_dim}
+    fields = {"factory": str, "nbytes": int, "crc32c": int}
+    good = {f: said.get(f) for f in shape} == shape and said.get("metric") in METRICS
+    if not good or any(type(said.get(f)) is not kind for f, kind in fields.items()):
+        raise FormatError(f"{SIDECAR} of {what} does not have the fields an index needs; build it again")
+    file = os.path.join(folder, INDEX_FILE)
+    check_size(file, said["nbytes"], f"file of {what}")
+    if file_crc(file) != said["crc32c"]:
+        raise CorruptionError(f"file of {what} does not match its checksum; build it again")
+    faiss = _faiss("a search through an index")
+    try:
+        index = faiss.read_index(file)
+    except RuntimeError as error:
+        raise CorruptionError(f"FAISS could not read {what}: {_said(error)}; build it again") from error
+    kind = faiss.METRIC_L2 if said["metric"] == "l2" else faiss.METRIC_INNER_PRODUCT
+    if (index.ntotal, index.d, index.metric_type) != (table.num_embeddings, table.embedding_dim, kind):
+        raise CorruptionError(
+            f"{what} must hold {table.num_embeddings} x {table.embedding_dim} for {said['metric']}, found "
+            f"{index.ntotal} x {index.d} of FAISS metric {index.metric_type}; build it again"
+        )
+    return TableIndex(name, said["factory"], said["metric"], said["nbytes"], index)

@@ -1,0 +1,206 @@
+"""FAISS indexes beside a table: built, searched, reranked, and refused where they do not belong."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+from truth import METRICS, brute_force
+
+import embstore
+from embstore import errors
+from embstore.search import build_index
+from embstore.testing import make_rows
+
+faiss = pytest.importorskip("faiss")
+N, DIM = 4000, 32
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """FAISS's threads wait by spinning, which on a busy machine makes small jobs take minutes."""
+    embstore.set_num_threads(1)
+    yield
+    embstore.set_num_threads(None)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    rng = np.random.default_rng(0)
+    return (rng.standard_normal((40, DIM))[rng.integers(0, 40, N)] + 0.5 * rng.standard_normal((N, DIM))).astype("f4")
+
+
+@pytest.fixture(scope="module")
+def built(rows, tmp_path_factory):
+    """A table with an index for each test that only reads."""
+    table = embstore.compress(rows, tmp_path_factory.mktemp("t") / "t", "int8")
+    build_index(table, "IVF32,PQ16x4", "cosine")
+    return table
+
+
+@pytest.fixture
+def table(built, tmp_path):
+    shutil.copytree(built.path, tmp_path / "t")
+    return embstore.open(tmp_path / "t")
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("factory", ["Flat", "IVF16,Flat", "IVF16,PQ16x4", "HNSW32", "SQ8", "PCA16,IVF16,SQ8"])
+def test_through_an_index_as_by_a_scan(factory, metric, rows, tmp_path):
+    if metric == "ip" and factory.startswith("HNSW"):
+        pytest.skip("graphs of inner products have no such recall")
+    table = embstore.compress(rows, tmp_path / "t", "int8")
+    seen = []
+    index = build_index(table, factory, metric, name="one", progress=lambda *at: seen.append(at))
+    assert (index.factory, index.metric, index.faiss.ntotal) == (factory, metric, N) and seen[-1] == (N, N)
+    queries = rows[:50] + np.float32(0.1)
+    nprobe = 16 if "IVF" in factory else None
+    scores, ids = table.search(queries, 10, metric, index="one", nprobe=nprobe, rerank_k=400)
+    exact_scores, exact_ids = table.search(queries, 10, metric)
+    assert np.mean([len(set(a) & set(b)) for a, b in zip(ids.tolist(), exact_ids.tolist(), strict=True)]) > 9.5
+    same = ids == exact_ids
+    assert np.array_equal(scores[same], exact_scores[same])
+    assert table.search(queries[0], 3, metric, index="one")[1].shape == (3,)
+
+
+def test_reranks_from_the_original_and_filters(built, rows):
+    queries = rows[:40]
+    truth = np.argsort(-brute_force(rows, queries, "cosine"), axis=1)[:, :10]
+    _, ids = built.search(queries, 10, index="default", nprobe=32, rerank=rows, rerank_k=1000)
+    assert np.mean([len(set(a) & set(b)) for a, b in zip(ids.tolist(), truth.tolist(), strict=True)]) > 9.9
+    allowed = np.arange(N) % 3 == 1
+    _, ids = built.search(queries, 10, index="default", nprobe=32, filter=allowed, rerank_k=1000)
+    assert (ids % 3 == 1).all()
+    queries = np.random.default_rng(1).standard_normal((40, DIM))  # far from every list
+    _, narrow = built.search(queries, 10, index="default", nprobe=1)
+    _, wide = built.search(queries, 10, index="default", nprobe=32)
+    assert not np.array_equal(narrow, wide)
+
+
+def test_the_same_seed_gives_the_same_index_from_blocks_of_any_size(rows, tmp_path, monkeypatch):
+    from embstore.search import faiss_index
+
+    files = []
+    for block in (32 << 20, 1000):
+        monkeypatch.setattr(faiss_index, "BLOCK_BYTES", block)
+        table = embstore.compress(rows, tmp_path / str(block), "int8")
+        build_index(table, "IVF8,PQ8x4", training_rows=2000)
+        files.append((tmp_path / str(block) / "indexes" / "default" / "index.faiss").read_bytes())
+    assert files[0] == files[1]
+
+
+def test_rows_that_are_not_finite_are_never_found(rows, tmp_path):
+    rows = rows[:500].copy()
+    rows[7] = np.nan
+    table = embstore.compress(rows, tmp_path / "t", "float32", nonfinite="keep")
+    build_index(table, "IVF4,Flat", "ip")
+    _, ids = table.search(rows[:5], 500, "ip", index="default", nprobe=4, rerank_k=500)
+    assert 7 not in ids and (ids[:, -1] == -1).all()
+
+
+def test_overwriting(table, rows):
+    with pytest.raises(errors.DestinationExistsError, match="exists already"):
+        build_index(table, "Flat")
+    assert build_index(table, "Flat", overwrite=True).factory == "Flat"
+    assert os.listdir(os.path.join(table.path, "indexes")) == ["default"] and table.verify() == []
+    again = embstore.compress(rows[::-1].copy(), table.path, "int8", overwrite=True)
+    with pytest.raises(errors.IndexNotFoundError, match="found none"):
+        again.index()
+
+
+def sidecar(of, changes):
+    file = os.path.join(of.path, "indexes", "default", "index.json")
+    with open(file) as stream:
+        said = json.load(stream)
+    with open(file, "w") as stream:
+        json.dump(said | changes, stream)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "text"),
+    [
+        ({"table": "sha256:0"}, errors.FormatError, "built from another table"),
+        ({"format_version": 2}, errors.FormatError, "format version 1"),
+        ({"nbytes": 17}, errors.CorruptionError, "must have 17 bytes"),
+        ({"crc32c": 1}, errors.CorruptionError, "checksum"),
+        ({"crc32c": "1"}, errors.FormatError, "does not have the fields"),
+        ({"num_embeddings": 5}, errors.FormatError, "does not have the fields"),
+        ({"metric": "l2"}, errors.CorruptionError, "for l2"),
+        ({"metric": "hamming"}, errors.FormatError, "does not have the fields"),
+    ],
+)
+def test_what_the_sidecar_says_is_checked(changes, kind, text, table):
+    sidecar(table, changes)
+    with pytest.raises(kind, match=text):
+        table.index()
+
+
+def replace(table, index):
+    """Another FAISS index in place of the table's, with a sidecar that fits its bytes."""
+    from embstore.format.verify import file_crc
+
+    file = os.path.join(table.path, "indexes", "default", "index.faiss")
+    if isinstance(index, bytes):
+        with open(file, "wb") as stream:
+            stream.write(index)
+    else:
+        faiss.write_index(index, file)
+    sidecar(table, {"nbytes": os.stat(file).st_size, "crc32c": file_crc(file)})
+
+
+def test_foreign_index_files_are_refused(table):
+    replace(table, faiss.IndexFlatIP(DIM))
+    with pytest.raises(errors.CorruptionError, match="found 0 x 32"):
+        table.index()
+    replace(table, faiss.IndexFlatIP(DIM + 1))
+    with pytest.raises(errors.CorruptionError, match="found 0 x 33"):
+        table.index()
+    replace(table, b"IxFInonsense")
+    with pytest.raises(errors.CorruptionError, match="could not read"):
+        table.index()
+    os.unlink(os.path.join(table.path, "indexes", "default", "index.faiss"))
+    with pytest.raises(errors.CorruptionError, match="missing"):
+        table.index()
+
+
+@pytest.mark.parametrize(
+    ("ask", "kind", "text"),
+    [
+        (lambda t: build_index(t, "IVF99999,Flat", name="x"), errors.ConfigError, "trained on 4000"),
+        (lambda t: build_index(t, "nonsense", name="x"), errors.ConfigError, "FAISS could not build 'nonsense'"),
+        (lambda t: build_index(t, name="../x"), errors.ConfigError, "index name must be"),
+        (lambda t: build_index(t, "Flat", "hamming", name="x"), errors.ConfigError, "metric must be"),
+        (lambda t: build_index(t, name="x", training_rows=0), errors.ConfigError, "training_rows"),
+        (lambda t: t.index("other"), errors.IndexNotFoundError, "found 'default'"),
+        (lambda t: t.search(np.ones(DIM), 3, "l2", index="default"), errors.ConfigError, "built for 'cosine'"),
+        (lambda t: t.search(np.ones(DIM), 3, index="default", nprobe=33), errors.ConfigError, "from 1 to the 32 lists"),
+        (lambda t: t.search(np.ones(DIM), 3, nprobe=3), errors.ConfigError, "nprobe needs an index"),
+    ],
+)
+def test_refused(ask, kind, text, built):
+    with pytest.raises(kind, match=text):
+        ask(built)
+    assert os.listdir(os.path.join(built.path, "indexes")) == ["default"]
+
+
+@pytest.mark.skipif(hasattr(faiss, "StandardGpuResources"), reason="this faiss knows GPUs")
+def test_a_gpu_that_is_not_there(built):
+    with pytest.raises(errors.MissingDependencyError, match="gpu=True needs"):
+        build_index(built, "Flat", name="x", gpu=True)
+
+
+def test_nprobe_is_for_lists(table):
+    build_index(table, "Flat", name="flat")
+    with pytest.raises(errors.ConfigError, match="nprobe needs an IVF index"):
+        table.search(np.ones(DIM), 3, index="flat", nprobe=3)
+
+
+def test_without_faiss(table, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(errors.MissingDependencyError, match=r"pip install embstore\[faiss\]"):
+        table.index()
+    with pytest.raises(errors.MissingDependencyError, match=r"pip install embstore\[faiss\]"):
+        build_index(embstore.compress(make_rows(5, 4, hostile=False), table.path + "2"), "Flat")
