@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .timing import RESULTS
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
@@ -233,8 +235,33 @@ PARTS = (
 )  # fmt: skip
 
 
+def picture(result: dict[str, Any], path: Path) -> None:
+    """Error against bits a value, ours beside the peers, a panel for each table."""
+    from matplotlib.figure import Figure
+
+    tables = result["tables"]
+    figure = Figure(figsize=(4.6 * len(tables), 4.2), layout="constrained")
+    for axis, table in zip(np.atleast_1d(figure.subplots(1, len(tables), sharey=True)), tables, strict=True):
+        peers = [r for r in table["all"] if "budget" not in r]
+        kinds = {"FAISS": ("x", "#999999"), "bitsandbytes": ("^", "#c46a1b")}
+        for start, (mark, color) in kinds.items():
+            own = [r for r in peers if r["method"].startswith(start)]
+            axis.plot([r["bpd"] for r in own], [r["error"] for r in own], mark, color=color, ms=5, label=start)
+        best = [row["ours"] for row in table["budgets"] if row["ours"]]
+        axis.plot([r["bpd"] for r in best], [r["error"] for r in best], "o-", color="#1f5fa8", label="embstore")
+        axis.set(xscale="log", yscale="log", xlabel="bits a value, everything counted", title=table["table"])
+        axis.set_xticks([0.5, 1, 2, 4, 8], ["0.5", "1", "2", "4", "8"])
+        axis.grid(alpha=0.3)
+        axis.legend()
+    np.atleast_1d(figure.axes)[0].set_ylabel("relative squared error")
+    figure.savefig(path, dpi=110)
+
+
 def main() -> None:
     text = INTRO
+    vectors = load("vectors")
+    if vectors is not None:
+        picture(vectors, PAGE.with_name("error-for-the-bytes.png"))
     for name, write in PARTS:
         result = load(name)
         if result is not None:
