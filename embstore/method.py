@@ -119,7 +119,7 @@ class RowMethod(Configured):
 
     # How far native rows may be from the reference, relative to the table's largest magnitude: for sums that kernels
     # order otherwise. 0 is bit for bit.
-    tolerance: ClassVar[float] = 0.0
+    native_tolerance: ClassVar[float] = 0.0
 
     def resolve(self, shape: TableShape) -> Self:
         """Fill what the user left open; the resolved form is what is stored."""

@@ -35,7 +35,7 @@ def test_decodes(path):
     table = embstore.open(path / "table")
     decoded = np.load(path / "decoded.npy")
     assert table.verify() == []
-    bound = table.method.tolerance * np.abs(decoded).max() if table.method.tolerance else 0.0
+    bound = table.method.native_tolerance * np.abs(decoded).max() if table.method.native_tolerance else 0.0
     np.testing.assert_allclose(table.lookup(np.arange(11)), decoded, rtol=0, atol=bound)
     np.testing.assert_allclose(table["key 3"], decoded[3], rtol=0, atol=bound)
 

@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "methods/_affine_encode.h"
+#include "methods/_one_step.h"
 #include "skeletons/row_decode.h"
 
 namespace embstore::EMBSTORE_ISA {
@@ -39,18 +40,6 @@ class BlockVectors {
   Floats scale_, offset_, values_;
 };
 #endif
-
-// A table with one scale, read as if by row: every row's scale lies in the same place. Null where scales are by row.
-inline std::shared_ptr<const TableView> with_scale_by_row(const TableView& t) {
-  const auto at = t.shared.find("scale");
-  if (at == t.shared.end()) return nullptr;
-  if (at->second.nbytes != 4) throw std::invalid_argument("the step of a table is one float");
-  auto view = std::make_shared<TableView>(t);
-  RowArray& scale = view->rows["scale"];
-  scale.bases.assign(t.rows.at("codes").bases.size(), at->second.data);
-  scale.row_bytes = 0;
-  return view;
-}
 
 // C: kBits, kPerByte, bytes(j) of j codes, one(row, j) -> float code, many(row, j) -> Floats of codes, j a multiple of
 // kPerByte; up to 4 bits also every() -> Floats of all codes, pick(values, row, j) -> the values of codes.

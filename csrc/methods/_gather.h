@@ -26,8 +26,7 @@ struct GatherDecode {
   int64_t dim, line_bytes;
   using Place = typename Address::Place;
 
-  GatherDecode(const TableView& table)
-      : arrays(table), dim(table.embedding_dim), line_bytes(4 * table.embedding_dim) {}
+  GatherDecode(const TableView& table) : arrays(table), dim(table.embedding_dim), line_bytes(4 * table.embedding_dim) {}
   template <class Sink>
   void decode(const Place& place, Sink& sink) const {
     const auto* row = reinterpret_cast<const float*>(place[0]);

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "core/search.h"
+#include "methods/_one_step.h"
 #include "search/_dot.h"
 #include "skeletons/row_decode.h"
 
@@ -157,11 +158,12 @@ template <int Bits>
 class IntegerScorer final : public Scorer {
  public:
   explicit IntegerScorer(const TableView& t)
-      : symmetric_(t.params.integer("symmetric", 0) != 0),
-        half_(t.params.is("scale_dtype", "float16")),
-        arrays_(t, {"codes", symmetric_ ? "scale" : "affine"}),
+      : one_step_(with_scale_by_row(t)),
+        symmetric_(t.params.integer("symmetric", 0) != 0),
+        half_(one_step_ == nullptr && t.params.is("scale_dtype", "float16")),
+        arrays_(one_step_ == nullptr ? t : *one_step_, {"codes", symmetric_ ? "scale" : "affine"}),
         dim_(t.embedding_dim),
-        block_(std::min(t.params.integer("block_size", dim_), dim_)),
+        block_(one_step_ == nullptr ? std::min(t.params.integer("block_size", dim_), dim_) : dim_),
         blocks_((dim_ + block_ - 1) / block_),
         padded_((block_ + 3) / 4 * 4),
         stride_((blocks_ * padded_ + 63) / 64 * 64) {}
@@ -311,6 +313,7 @@ class IntegerScorer final : public Scorer {
   }
 #endif
 
+  std::shared_ptr<const TableView> one_step_;  // null where scales are stored by row
   bool symmetric_, half_;
   RowArrays<2> arrays_;
   int64_t dim_, block_, blocks_;

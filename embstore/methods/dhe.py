@@ -39,7 +39,7 @@ class Dhe(TrainedMethod):
 
     id: ClassVar[str] = "dhe"
     shorthand: ClassVar[tuple[str, ...]] = ("width",)
-    tolerance: ClassVar[float] = 1e-6
+    native_tolerance: ClassVar[float] = 1e-6
 
     hashes: int = 1024
     width: int | None = None

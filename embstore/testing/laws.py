@@ -187,11 +187,11 @@ def _check_reading(method: RowMethod, shape: TableShape, shared: Named, encoded:
             for size, parts in ((1 << 40, [Arrays(encoded)]), (per_shard, shards)):
                 bound, _ = kernels.bind(method, shape, size, parts, shared, backend)
                 own = whole
-                if method.tolerance:
+                if method.native_tolerance:
                     own = np.empty((n, dim), np.float32)
                     bound.lookup(np.arange(n, dtype=np.int64), own, 1)
                     far = np.abs(own - whole).max() / np.abs(whole).max()
-                    assert far <= method.tolerance, f"lookup ({backend}) is within the bound of the reference"
+                    assert far <= method.native_tolerance, f"lookup ({backend}) is within the bound of the reference"
                 out = np.empty((len(ids), dim), np.float32)
                 assert bound.lookup(ids, out, 2) == -1
                 assert same(out, own[ids]), f"lookup ({backend}) = reference, in any order, over any shards"
