@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from . import codes, errors, kernels, modules, report, retrieval, tables, vectors, words
 
@@ -33,6 +34,8 @@ def main() -> None:
         return
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if given.dir is not None:
+        Path(given.dir).mkdir(parents=True, exist_ok=True)
     if given.what in ("kernels", "all"):
         kernels.main(quick=given.quick, directory=given.dir)
     if given.what in ("tables", "all"):
