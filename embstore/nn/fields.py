@@ -14,11 +14,13 @@ from torch import Tensor, nn
 
 from ..arrays import TableShape
 from ..compression import Budget, parse_budget
-from ..errors import BudgetError, ConfigError, EmbstoreError, ShapeError
+from ..errors import BudgetError, ConfigError, ShapeError
 from .base import CompressedEmbedding, Mode, Stage
 
 if TYPE_CHECKING:
     from ..table import Table
+
+_NEVER = 2**62  # bytes of a table that cannot be made
 
 
 class FieldEmbedding(nn.Module):
@@ -158,12 +160,14 @@ def _ratios(
 
 
 def _cost(method: str, n: int, dim: int, limit: int | None, config: dict[str, Any]) -> int:
-    """Bytes of a field's table within `limit`; more than any table where it cannot be made."""
+    """Bytes of a field's table within `limit`; more than any table where `limit` is out of reach."""
     from ..method import nbytes
     from ._create import solve
 
     shape = TableShape(n, dim)
+    if limit == 0:
+        return _NEVER
     try:
         return nbytes(solve(method, shape, limit, dict(config)), shape)
-    except (BudgetError, EmbstoreError):
-        return 2**62
+    except BudgetError:
+        return _NEVER

@@ -225,6 +225,8 @@ def test_fields_spend_a_budget(tmp_path):
         (("hash", 1000, 16, {"budget": 10}), "at least 64 bytes"),
         (("hash", 9, 4, {"field_sizes": [5, 5]}), "add up to"),
         (("hash", None, 4, {"field_sizes": [5, 0]}), "positive integers"),
+        (("hash", None, 4, {"field_sizes": [500, 9], "nothing": 1}), "unknown field 'nothing'"),
+        (("hash", None, 4, {"field_sizes": [500, 9], "budget": 0.5, "nothing": 1}), "unknown field 'nothing'"),
         (("hash", 3, 4, {"counts": [1, 2]}), "counts must be 3 numbers"),
         (("hash", 3, 4, {"counts": [1, 2, -1]}), "not negative"),
         (("hash", 3, 4, {"mode": "min"}), "'sum', 'mean' or 'max'"),
