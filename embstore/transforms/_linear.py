@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from dataclasses import dataclass
 from typing import Any, Self
@@ -59,9 +60,9 @@ class Projection(Transform):
             ArraySpec("components", "float32", (self.code_dim(dim), dim), "shared"),
         )
 
+    @abc.abstractmethod
     def _scales(self, variances: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """What each component is multiplied by."""
-        raise NotImplementedError
 
     def fit(self, sample: FloatRows, rng: np.random.Generator) -> Named:
         k = self.code_dim(sample.shape[1])

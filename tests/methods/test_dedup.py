@@ -16,7 +16,7 @@ from embstore.methods._leaders import leaders
 from embstore.methods.dedup import Dedup
 from embstore.testing import MemoryRows, make_rows
 
-DATA = os.environ.get("EMBSTORE_TEST_DATA")
+DATA = Path(os.environ.get("EMBSTORE_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 
 
 def repeated(rows: int = 3000, unique: int = 200, dim: int = 24) -> np.ndarray:
@@ -133,10 +133,10 @@ def test_damaged_places_give_zeros(block_rows: int) -> None:
     assert np.array_equal(out, want)
 
 
-@pytest.mark.skipif(DATA is None, reason="EMBSTORE_TEST_DATA is not set")
+@pytest.mark.skipif(not (DATA / "words").is_dir(), reason="GloVe is absent; set EMBSTORE_TEST_DATA")
 def test_words_under_several_keys(tmp_path: Path) -> None:
     """GloVe rows drawn by a Zipf law, as synonyms or cased forms share them: a fifth of the bytes, to the bit."""
-    words = np.load(next(Path(DATA or "", "words").glob("*.npy")))
+    words = np.load(next((DATA / "words").glob("*.npy")))
     drawn = np.minimum(np.random.default_rng(0).zipf(1.3, 50_000) - 1, len(words) - 1)
     rows = words[drawn]
     table = embstore.compress(rows, tmp_path / "t", "dedup")

@@ -15,7 +15,7 @@ from embstore.method import nbytes
 from embstore.methods.mgqe import MGQE, _pack, _unpack
 from embstore.testing import MemoryRows, make_counts, make_rows
 
-DATA = os.environ.get("EMBSTORE_TEST_DATA")
+DATA = Path(os.environ.get("EMBSTORE_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 
 
 @pytest.mark.parametrize(("m", "published", "ours"), [(8, 0.1608, 0.1008), (4, 0.1117, 0.0523), (2, 0.0872, 0.0352)])
@@ -112,10 +112,10 @@ def test_damaged_codes_stay_inside(tmp_path: Path) -> None:
             kernels.bind(method, shape, 1 << 40, [], {**shared, name: shared[name][:-1]}, "native")
 
 
-@pytest.mark.skipif(DATA is None, reason="EMBSTORE_TEST_DATA is not set")
+@pytest.mark.skipif(not (DATA / "words").is_dir(), reason="GloVe is absent; set EMBSTORE_TEST_DATA")
 def test_words(tmp_path: Path) -> None:
     """20,000 GloVe words in the order of their frequency: the first tenth at 8 bits loses less than the rest at 6."""
-    rows = np.load(next(Path(DATA or "", "words").glob("*.npy")))[:20_000]
+    rows = np.load(next((DATA / "words").glob("*.npy")))[:20_000]
     table = embstore.compress(rows, tmp_path / "t", "mgqe", m=25, counts=1 / np.arange(1, len(rows) + 1))
     lost = np.square(table.lookup(np.arange(len(rows))) - rows).sum(axis=1) / np.square(rows).sum(axis=1)
     assert lost[:2000].mean() < 0.5 * lost[2000:].mean() < 0.02

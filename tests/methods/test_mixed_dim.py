@@ -16,7 +16,7 @@ from embstore.methods import _groups
 from embstore.methods.mixed_dim import MixedDim, block_bounds, popular_dims
 from embstore.testing import MemoryRows, make_counts, make_rows
 
-DATA = os.environ.get("EMBSTORE_TEST_DATA")
+DATA = Path(os.environ.get("EMBSTORE_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 
 # Rows of the 26 categorical fields of Criteo Kaggle.
 CRITEO = np.array(
@@ -164,10 +164,10 @@ def test_damaged_arrays_are_refused_or_stay_inside() -> None:
             kernels.bind(method, shape, 1 << 40, [], {**shared, name: shared[name][:-1]}, "native")
 
 
-@pytest.mark.skipif(DATA is None, reason="EMBSTORE_TEST_DATA is not set")
+@pytest.mark.skipif(not (DATA / "words").is_dir(), reason="GloVe is absent; set EMBSTORE_TEST_DATA")
 def test_words(tmp_path: Path) -> None:
     """GloVe words, in the order of their frequency: less error than pca of the same bytes, half of it by use."""
-    rows = np.load(next(Path(DATA or "", "words").glob("*.npy")))
+    rows = np.load(next((DATA / "words").glob("*.npy")))
     counts = 1 / np.arange(1, len(rows) + 1)
     squares = np.square(rows).sum(axis=1)
     found = {}

@@ -16,7 +16,7 @@ from embstore.method import nbytes
 from embstore.methods.pruned import Pruned
 from embstore.testing import MemoryRows, make_rows
 
-DATA = os.environ.get("EMBSTORE_TEST_DATA")
+DATA = Path(os.environ.get("EMBSTORE_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 
 
 def keep(method: Pruned, rows: np.ndarray) -> np.ndarray:
@@ -122,10 +122,10 @@ def test_damaged_numbers_stay_inside_the_arrays(index: Any) -> None:
         assert not np.isnan(out).any()
 
 
-@pytest.mark.skipif(DATA is None, reason="EMBSTORE_TEST_DATA is not set")
+@pytest.mark.skipif(not (DATA / "words").is_dir(), reason="GloVe is absent; set EMBSTORE_TEST_DATA")
 def test_words(tmp_path: Path) -> None:
     """100,000 GloVe words: bytes to the letter, error falling with the density, neighbours kept."""
-    source = next(Path(DATA or "", "words").glob("*.npy"))
+    source = next((DATA / "words").glob("*.npy"))
     rows = np.load(source)
     error = []
     for density in (0.1, 0.25, 0.5):
