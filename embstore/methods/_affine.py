@@ -153,12 +153,10 @@ class AffineMethod(RowMethod):
             middle = 2 ** (self.bits - 1) if self.symmetric else 0
             named["codes"] = pack((codes.astype(np.int32) + middle).astype(np.uint8), self.bits)
         with np.errstate(over="ignore"):
-            if self.step is not None:
-                pass
-            elif self.symmetric:
-                named["scale"] = steps[:, :, 0].astype(self.scale_dtype)
-            else:
+            if not self.symmetric:
                 named["affine"] = steps.astype(self.scale_dtype)
+            elif self.step is None:
+                named["scale"] = steps[:, :, 0].astype(self.scale_dtype)
         return named
 
     def check_encoded(self, encoded: Named, rows: FloatRows, first_row: int) -> None:
