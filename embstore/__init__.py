@@ -19,16 +19,32 @@ if TYPE_CHECKING:
     from .kernels import set_num_threads as set_num_threads
     from .table import Table as Table
     from .table import open as open
+    from .table_set import TableSet as TableSet
+    from .table_set import make_set as make_set
+    from .table_set import open_set as open_set
 
 _PUBLIC = {
     "compress": "compression",
     "open": "table",
     "Table": "table",
+    "open_set": "table_set",
+    "make_set": "table_set",
+    "TableSet": "table_set",
     "set_num_threads": "kernels",
     "get_num_threads": "kernels",
 }
 
-__all__ = ["Table", "__version__", "compress", "get_num_threads", "open", "set_num_threads"]
+__all__ = [
+    "Table",
+    "TableSet",
+    "__version__",
+    "compress",
+    "get_num_threads",
+    "make_set",
+    "open",
+    "open_set",
+    "set_num_threads",
+]
 
 
 def __getattr__(name: str) -> Any:

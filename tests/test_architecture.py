@@ -38,13 +38,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "oov": {"errors"},
     # Table.search and its kin are doors: they import the room behind them when called.
     "table": ONLINE | {"search"},
+    "table_set": ONLINE | {"table"},
     "compression": ONLINE | {"transforms", "table"},
     "search": ONLINE | {"table"},
     "report": ONLINE | {"table"},
     "export": ONLINE | {"table"},
     "compare": ONLINE | {"table", "compression"},
-    "nn": {"errors", "arrays", "method", "methods", "registry", "pipeline", "table", "compression"},
-    "cli": ONLINE | {"transforms", "table", "compression", "search", "report", "export", "compare"},
+    "nn": {"errors", "arrays", "method", "methods", "registry", "pipeline", "table", "table_set", "compression"},
+    "cli": ONLINE | {"transforms", "table", "table_set", "compression", "search", "report", "export", "compare"},
 }
 
 # Imported when first needed, so that `import embstore` and `embstore --help` do not pay for them.

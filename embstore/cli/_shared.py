@@ -25,6 +25,15 @@ TablePath = Annotated[str, typer.Argument(metavar="TABLE", help="Directory of an
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a table or file at the destination.")]
 
 
+def open_any(path: str) -> Any:
+    """A `Table`, or a `TableSet` where the directory holds one."""
+    from ..format.staging import is_set
+    from ..table import open as open_table
+    from ..table_set import open_set
+
+    return open_set(path) if is_set(path) else open_table(path)
+
+
 def assignments(values: list[str]) -> dict[str, Any]:
     """``field=value`` pairs; a value is JSON where it can be read as such, else text."""
     config: dict[str, Any] = {}

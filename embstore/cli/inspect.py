@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from ._shared import AsJson, TablePath, app, config_text, emit, print_fields, size_text
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ._shared import AsJson, TablePath, app, config_text, emit, open_any, print_fields, size_text
+
+if TYPE_CHECKING:
+    from ..table import Table
 
 
 @app.command()
 def inspect(table: TablePath, as_json: AsJson = False) -> None:
-    """Show what a table is made of; reads its metadata only."""
-    from ..table import open as open_table
-
-    opened = open_table(table)
+    """Show what a table, or each table of a set, is made of; reads metadata only."""
+    opened = open_any(table)
+    if isinstance(opened, Mapping):
+        return _inspect_set(table, opened, as_json)
     rows, dims = opened.num_embeddings, opened.embedding_dim
     # Of the metadata, not of the layout: the rows decided some of the sizes.
     arrays = opened.metadata["generations"][0]["arrays"]
@@ -49,3 +55,32 @@ def inspect(table: TablePath, as_json: AsJson = False) -> None:
         ]
     )
     print(opened.explain())
+
+
+def _inspect_set(path: str, tables: Mapping[str, Table], as_json: bool) -> None:
+    done = [
+        {
+            "name": name,
+            "path": table.path,
+            "method": table.method.id,
+            "config": table.method.config(),
+            "num_embeddings": table.num_embeddings,
+            "embedding_dim": table.embedding_dim,
+            "nbytes": table.nbytes,
+        }
+        for name, table in tables.items()
+    ]
+    if as_json:
+        return emit({"path": path, "tables": done})
+    total = sum(table.nbytes for table in tables.values())
+    full = sum(4 * table.num_embeddings * table.embedding_dim for table in tables.values())
+    each = [
+        (
+            name,
+            f"{t.method.id}, {t.num_embeddings:,} x {t.embedding_dim}, {size_text(t.nbytes)}"
+            + ("" if t.keys is None else f", {len(t.keys):,} keys"),
+        )
+        for name, t in tables.items()
+    ]
+    size = f"{size_text(total)} (float32: {size_text(full)})"
+    print_fields([("set", path), ("tables", f"{len(tables)}"), ("size", size), *each])

@@ -6,15 +6,13 @@ import sys
 
 import typer
 
-from ._shared import AsJson, TablePath, app, emit
+from ._shared import AsJson, TablePath, app, emit, open_any
 
 
 @app.command()
 def verify(table: TablePath, as_json: AsJson = False) -> None:
-    """Read a whole table back and hold it against its checksums."""
-    from ..table import open as open_table
-
-    faults = [str(fault) for fault in open_table(table).verify()]
+    """Read a whole table, or set of tables, back and hold it against its checksums."""
+    faults = [str(fault) for fault in open_any(table).verify()]
     if as_json:
         emit({"path": table, "ok": not faults, "faults": faults})
     elif not faults:

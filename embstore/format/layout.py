@@ -14,6 +14,7 @@ from ..arrays import ArraySpec
 
 FORMAT_VERSION = 1
 GROUP_FILE = "zarr.json"
+SET_ATTRIBUTE = "embstore_set"
 CHECKSUM_GROUP = "crc32c"
 KEYS_DIR = "keys"
 RERANK_DIR = "rerank"

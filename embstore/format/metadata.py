@@ -87,9 +87,9 @@ def read(path: str) -> Metadata:
     attributes = group.get("attributes")
     meta = attributes.get("embstore") if isinstance(attributes, dict) else None
     if not isinstance(meta, dict):
-        raise FormatError(
-            f"zarr.json of {name!r} must have attributes.embstore, found none; it is not an embstore table"
-        )
+        a_set = isinstance(attributes, dict) and layout.SET_ATTRIBUTE in attributes
+        cure = "it is a set of tables: use embstore.open_set" if a_set else "it is not an embstore table"
+        raise FormatError(f"zarr.json of {name!r} must have attributes.embstore, found none; {cure}")
     if type(group.get("zarr_format")) is not int or group["zarr_format"] != 3 or group.get("node_type") != "group":
         raise FormatError(f"zarr.json of {name!r} must be a Zarr v3 group, found another node; restore it from a copy")
     if unknown := set(group) - {"attributes", "zarr_format", "node_type", "consolidated_metadata"}:

@@ -45,12 +45,22 @@ def storing(path: str) -> Iterator[None]:
 
 def is_table(path: str) -> bool:
     """Whether `path` is an embstore table, whole or not."""
+    return "embstore" in _attributes(path)
+
+
+def is_set(path: str) -> bool:
+    """Whether `path` is a set of tables, whole or not."""
+    return layout.SET_ATTRIBUTE in _attributes(path)
+
+
+def _attributes(path: str) -> set[str]:
+    """Names of the objects among the group's attributes; none where there is no group."""
     try:
         with open(os.path.join(path, layout.GROUP_FILE), "rb") as file:
             found = json.loads(file.read(layout.MAX_METADATA_BYTES))
-        return isinstance(found["attributes"]["embstore"], dict)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return False
+        return {name for name, value in found["attributes"].items() if isinstance(value, dict)}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return set()
 
 
 def check_destination(path: str | os.PathLike[str], overwrite: bool) -> str:
@@ -62,7 +72,7 @@ def check_destination(path: str | os.PathLike[str], overwrite: bool) -> str:
             raise DestinationExistsError(
                 f"{name or path!r} exists already; choose another destination or pass overwrite=True to replace a table"
             )
-        if os.path.islink(path) or not is_table(path):
+        if os.path.islink(path) or not (is_table(path) or is_set(path)):
             raise DestinationExistsError(
                 f"{name!r} exists and is not an embstore table, so it is not overwritten; remove it or choose another"
             )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from .base import CompressedEmbedding, Mode, Stage
 
 if TYPE_CHECKING:
     from ..table import Table
+    from ..table_set import TableSet
 
 _NEVER = 2**62  # bytes of a table that cannot be made
 
@@ -113,10 +113,36 @@ class FieldEmbedding(nn.Module):
     def _each(self) -> list[CompressedEmbedding]:
         return list(self.fields)
 
-    def export(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> list[Table]:
-        """Write each field's table to `path`/0, `path`/1, … and open them."""
-        os.makedirs(path, exist_ok=True)
-        return [field.export(Path(path) / str(i), overwrite=overwrite) for i, field in enumerate(self._each())]
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        names: Sequence[str] | None = None,
+        keys: Sequence[Any] | None = None,
+        overwrite: bool = False,
+    ) -> TableSet:
+        """Write every field's table into one directory and open it; see `CompressedEmbedding.export`.
+
+        Parameters
+        ----------
+        path, overwrite : of the set; it appears whole or not at all.
+        names : of the fields; "0", "1", … by default.
+        keys : for each field its keys, or None.
+        """
+        from ..table_set import make_set
+
+        fields = self._each()
+        called = [str(i) for i in range(len(fields))] if names is None else list(names)
+        for given, what in ((called, "names"), (keys, "keys")):
+            if given is not None and len(given) != len(fields):
+                raise ConfigError(f"{what} must be one a field, {len(fields)}, found {len(given)}; give one for each")
+        if len(set(called)) != len(called):
+            raise ConfigError(f"names of fields must differ, found {called!r}; rename one")
+
+        def maker(i: int) -> Callable[[str], Table]:
+            return lambda path: fields[i].export(path, keys=None if keys is None else keys[i])
+
+        return make_set(path, {name: maker(i) for i, name in enumerate(called)}, overwrite=overwrite)
 
 
 def _ratios(

@@ -211,8 +211,18 @@ def test_fields_spend_a_budget(tmp_path):
     rows = module(ids)
     assert rows.shape == (9, 4, 16)
     tables = module.export(tmp_path / "set")
-    for i, table in enumerate(tables):
-        assert np.array_equal(table.lookup(ids[:, i].numpy()), rows[:, i].detach().numpy())
+    assert list(tables) == ["0", "1", "2", "3"] and tables.nbytes == module.nbytes_inference()
+    assert np.array_equal(tables.lookup(ids.numpy()).reshape(9, 4, 16), rows.detach().numpy())
+    named = module.export(
+        tmp_path / "set", names=["a", "b", "c", "d"], keys=[None, None, [f"k{i}" for i in range(30)], None],
+        overwrite=True,
+    )  # fmt: skip
+    assert np.array_equal(named["c"]["k7"], tables["2"][7])
+    with pytest.raises(errors.ConfigError, match="one a field"):
+        module.export(tmp_path / "other", names=["a"])
+    with pytest.raises(errors.ConfigError, match="must differ"):
+        module.export(tmp_path / "other", names=["a", "b", "c", "c"])
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize(
