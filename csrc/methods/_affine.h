@@ -112,6 +112,25 @@ std::unique_ptr<Kernel> affine_kernel(const TableView& t) {
   return std::make_unique<RowKernel<AffineDecode<Plain, float, false>>>(AffineDecode<Plain, float, false>(t));
 }
 
+struct Codes8 {
+  struct Unsigned {
+    static constexpr int kBits = 8, kPerByte = 1;
+    static int64_t bytes(int64_t j) { return j; }
+    static float one(const uint8_t* row, int64_t j) { return float(reinterpret_cast<const uint8_t*>(row)[j]); }
+#if !defined(EMBSTORE_ISA_REF)
+    static Floats many(const uint8_t* row, int64_t j) { return from_u8(reinterpret_cast<const uint8_t*>(row) + j); }
+#endif
+  };
+  struct Signed {
+    static constexpr int kBits = 8, kPerByte = 1;
+    static int64_t bytes(int64_t j) { return j; }
+    static float one(const uint8_t* row, int64_t j) { return float(reinterpret_cast<const int8_t*>(row)[j]); }
+#if !defined(EMBSTORE_ISA_REF)
+    static Floats many(const uint8_t* row, int64_t j) { return from_i8(reinterpret_cast<const int8_t*>(row) + j); }
+#endif
+  };
+};
+
 // Codes of 4 and 2 bits: low bits first; the signed form is stored plus its middle value.
 template <int Bits, int Middle>
 struct Packed {

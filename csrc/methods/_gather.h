@@ -1,8 +1,8 @@
-// Methods whose rows are float32 rows of shared tables, found by an address computed from the id.
+// Methods whose rows are rows of shared tables, found by an address computed from the id.
 #pragma once
 #include <stdexcept>
 
-#include "skeletons/row_decode.h"
+#include "methods/_table_rows.h"
 
 namespace embstore::EMBSTORE_ISA {
 
@@ -19,38 +19,41 @@ EMBSTORE_INLINE void prefetch_lines(const uint8_t* at, int64_t bytes) {
   prefetch(at + bytes - 1);
 }
 
-// Address: place(id) -> array of one pointer to a row of dim floats.
-template <class Address>
+// Address: row_bytes, place(id) -> array of one pointer to a row that Row reads.
+template <class Address, class Row>
 struct GatherDecode {
   Address arrays;
   int64_t dim, line_bytes;
   using Place = typename Address::Place;
 
-  GatherDecode(const TableView& table) : arrays(table), dim(table.embedding_dim), line_bytes(4 * table.embedding_dim) {}
+  GatherDecode(const TableView& table)
+      : arrays(table, Row::bytes(table.embedding_dim)), dim(table.embedding_dim), line_bytes(arrays.row_bytes) {}
   template <class Sink>
   void decode(const Place& place, Sink& sink) const {
-    const auto* row = reinterpret_cast<const float*>(place[0]);
+    const Row row(place[0]);
     int64_t j = 0;
 #if !defined(EMBSTORE_ISA_REF)
-    j = over_vectors<Sink, 1>(j, dim, [&](int64_t at) { sink.many(at, load(row + at)); });
+    j = over_vectors<Sink, Row::kStep>(j, dim, [&](int64_t at) { sink.many(at, row.vector(row.codes, at)); });
 #endif
-    for (; j < dim; ++j) sink.one(j, row[j]);
+    for (; j < dim; ++j) sink.one(j, row.one(j));
   }
 #if !defined(EMBSTORE_ISA_REF)
-  bool one_scale() const { return true; }
+  bool one_scale() const { return dim % Row::kStep == 0; }
   template <int N, int Group, class Body>
   EMBSTORE_INLINE void columns(const Place& place, Body body) const {
-    const uint8_t* tail = place[0] + (dim - Group * Width) * 4;
-    over_columns<N, Group>(place[0], tail, [&](int k, const uint8_t* from, int64_t j) {
-      body(k, load(reinterpret_cast<const float*>(from) + j));
-    });
+    const Row row(place[0]);
+    over_columns<N, Group>(row.codes, row.codes + Row::offset(dim - Group * Width),
+                           [&](int k, const uint8_t* from, int64_t j) { body(k, row.vector(from, j)); });
   }
 #endif
 };
 
 template <class Address>
 std::unique_ptr<Kernel> gather_kernel(const TableView& table) {
-  return std::make_unique<RowKernel<GatherDecode<Address>>>(GatherDecode<Address>(table));
+  return by_table_dtype(table, [&](auto row) {
+    return std::make_unique<RowKernel<GatherDecode<Address, decltype(row)>>>(
+        GatherDecode<Address, decltype(row)>(table));
+  });
 }
 
 }  // namespace embstore::EMBSTORE_ISA

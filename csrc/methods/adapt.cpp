@@ -7,10 +7,10 @@ namespace {
 struct Rows {
   int64_t hot, cold, row_bytes;
   const uint8_t* table;
-  explicit Rows(const TableView& t)
+  Rows(const TableView& t, int64_t bytes)
       : hot(t.params.integer("hot", 0)),
         cold(t.params.integer("cold", 1)),
-        row_bytes(4 * t.embedding_dim),
+        row_bytes(bytes),
         table(shared_rows(t, "table", hot + cold, row_bytes)) {
     if (hot < 0 || cold < 1) throw std::invalid_argument("hot must not be negative and cold at least 1");
   }
@@ -21,7 +21,7 @@ struct MapAddress : Rows {
   using Place = std::array<const uint8_t*, 1>;
   RowArrays<1> map;
 
-  explicit MapAddress(const TableView& t) : Rows(t), map(t, {"map"}) {}
+  MapAddress(const TableView& t, int64_t bytes) : Rows(t, bytes), map(t, {"map"}) {}
   EMBSTORE_INLINE Place place(int64_t id) const {
     const int64_t row = *reinterpret_cast<const uint32_t*>(map.place(id)[0]), last = hot + cold - 1;
     return {table + (row < last ? row : last) * row_bytes};
@@ -36,8 +36,8 @@ struct ListAddress : Rows {
   int64_t seed;
   const Id* ids;
 
-  explicit ListAddress(const TableView& t)
-      : Rows(t),
+  ListAddress(const TableView& t, int64_t bytes)
+      : Rows(t, bytes),
         seed(t.params.integer("seed", 0)),
         ids(reinterpret_cast<const Id*>(shared_rows(t, "hot_ids", hot, sizeof(Id)))) {}
   EMBSTORE_INLINE Place place(int64_t id) const {

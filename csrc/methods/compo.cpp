@@ -6,7 +6,7 @@ namespace {
 enum class Op { kMultiply, kAdd, kConcat };
 
 // One row of each of K tables.
-template <int K>
+template <class Row, int K>
 struct Digits {
   using Place = std::array<const uint8_t*, K>;
   Op op;
@@ -25,65 +25,68 @@ struct Digits {
       width[i] = op == Op::kConcat ? t.embedding_dim / K + (i < t.embedding_dim % K) : t.embedding_dim;
       const int64_t rows = i < K - 1 ? collisions : last + 1;
       last /= collisions;
-      tables[i] = shared_rows(t, ("table" + std::to_string(i)).c_str(), rows, 4 * width[i]);
+      tables[i] = shared_rows(t, ("table" + std::to_string(i)).c_str(), rows, Row::bytes(width[i]));
     }
   }
   EMBSTORE_INLINE Place place(int64_t id) const {
     Place at;
     for (int i = 0; i < K - 1; ++i) {
       const int64_t quotient = id / collisions;
-      at[i] = tables[i] + (id - quotient * collisions) * width[i] * 4;
+      at[i] = tables[i] + (id - quotient * collisions) * Row::bytes(width[i]);
       id = quotient;
     }
-    at[K - 1] = tables[K - 1] + id * width[K - 1] * 4;
+    at[K - 1] = tables[K - 1] + id * Row::bytes(width[K - 1]);
     return at;
   }
   EMBSTORE_INLINE void prefetch_row(const Place& at) const {
-    for (int i = 0; i < K; ++i) prefetch_lines(at[i], width[i] * 4);
+    for (int i = 0; i < K; ++i) prefetch_lines(at[i], Row::bytes(width[i]));
   }
 };
 
-template <int K>
+template <class Row, int K>
 struct CompoDecode {
-  Digits<K> arrays;
+  Digits<Row, K> arrays;
   int64_t dim, line_bytes;
-  using Place = typename Digits<K>::Place;
+  using Place = typename Digits<Row, K>::Place;
 
   explicit CompoDecode(const TableView& table)
-      : arrays(table), dim(table.embedding_dim), line_bytes(4 * dim * (arrays.op == Op::kConcat ? 1 : K)) {}
+      : arrays(table), dim(table.embedding_dim), line_bytes(Row::bytes(dim) * (arrays.op == Op::kConcat ? 1 : K)) {}
 
   template <class Sink>
   void decode(const Place& place, Sink& sink) const {
     if (arrays.op == Op::kConcat) return concatenate(place, sink);
+    const auto rows = opened(place, std::make_index_sequence<K>());
     int64_t j = 0;
 #if !defined(EMBSTORE_ISA_REF)
-    j = over_vectors<Sink, 1>(j, dim, [&](int64_t at) { sink.many(at, composed(place, 4 * at)); });
+    j = over_vectors<Sink, Row::kStep>(j, dim, [&](int64_t at) { sink.many(at, composed(rows, 0, at)); });
 #endif
     for (; j < dim; ++j) {
-      float value = float_at(place[0], j);
-      for (int i = 1; i < K; ++i)
-        value = arrays.op == Op::kAdd ? value + float_at(place[i], j) : value * float_at(place[i], j);
+      float value = rows[0].one(j);
+      for (int i = 1; i < K; ++i) value = arrays.op == Op::kAdd ? value + rows[i].one(j) : value * rows[i].one(j);
       sink.one(j, value);
     }
   }
 #if !defined(EMBSTORE_ISA_REF)
-  bool one_scale() const { return arrays.op != Op::kConcat; }
+  bool one_scale() const { return arrays.op != Op::kConcat && dim % Row::kStep == 0; }
   template <int N, int Group, class Body>
   EMBSTORE_INLINE void columns(const Place& place, Body body) const {
-    const uint8_t* tail = place[0] + (dim - Group * Width) * 4;
-    over_columns<N, Group>(place[0], tail, [&](int k, const uint8_t* from, int64_t j) {
-      body(k, composed(place, from + 4 * j - place[0]));
-    });
+    const auto rows = opened(place, std::make_index_sequence<K>());
+    const uint8_t* first = rows[0].codes;
+    over_columns<N, Group>(first, first + Row::offset(dim - Group * Width),
+                           [&](int k, const uint8_t* from, int64_t j) { body(k, composed(rows, from - first, j)); });
   }
 #endif
 
  private:
-  static float float_at(const uint8_t* row, int64_t j) { return reinterpret_cast<const float*>(row)[j]; }
+  template <size_t... I>
+  static EMBSTORE_INLINE std::array<Row, K> opened(const Place& place, std::index_sequence<I...>) {
+    return {Row(place[I])...};
+  }
 #if !defined(EMBSTORE_ISA_REF)
-  EMBSTORE_INLINE Floats composed(const Place& place, int64_t bytes) const {
-    Floats value = load(reinterpret_cast<const float*>(place[0] + bytes));
+  EMBSTORE_INLINE Floats composed(const std::array<Row, K>& rows, int64_t offset, int64_t j) const {
+    Floats value = rows[0].vector(rows[0].codes + offset, j);
     for (int i = 1; i < K; ++i) {
-      const Floats other = load(reinterpret_cast<const float*>(place[i] + bytes));
+      const Floats other = rows[i].vector(rows[i].codes + offset, j);
       value = arrays.op == Op::kAdd ? add(value, other) : mul(value, other);
     }
     return value;
@@ -91,28 +94,37 @@ struct CompoDecode {
 #endif
   template <class Sink>
   void concatenate(const Place& place, Sink& sink) const {
-    int64_t j = 0;
+    int64_t first = 0;
     for (int i = 0; i < K; ++i) {
-      const int64_t first = j, end = j + arrays.width[i];
+      const Row row(place[i]);
+      int64_t j = 0;
 #if !defined(EMBSTORE_ISA_REF)
-      j = over_vectors<Sink, 1>(
-          j, end, [&](int64_t at) { sink.many(at, load(reinterpret_cast<const float*>(place[i]) + at - first)); });
+      j = over_vectors<Sink, Row::kStep>(j, arrays.width[i],
+                                         [&](int64_t at) { sink.many(first + at, row.vector(row.codes, at)); });
 #endif
-      for (; j < end; ++j) sink.one(j, float_at(place[i], j - first));
+      for (; j < arrays.width[i]; ++j) sink.one(first + j, row.one(j));
+      first += arrays.width[i];
     }
   }
 };
 
+template <int K>
+std::unique_ptr<Kernel> compo_of(const TableView& t) {
+  return by_table_dtype(t, [&](auto row) {
+    return std::make_unique<RowKernel<CompoDecode<decltype(row), K>>>(CompoDecode<decltype(row), K>(t));
+  });
+}
+
 std::unique_ptr<Kernel> compo_kernel(const TableView& t) {
   switch (t.params.integer("partitions", 2)) {
     case 1:
-      return std::make_unique<RowKernel<CompoDecode<1>>>(CompoDecode<1>(t));
+      return compo_of<1>(t);
     case 2:
-      return std::make_unique<RowKernel<CompoDecode<2>>>(CompoDecode<2>(t));
+      return compo_of<2>(t);
     case 3:
-      return std::make_unique<RowKernel<CompoDecode<3>>>(CompoDecode<3>(t));
+      return compo_of<3>(t);
     case 4:
-      return std::make_unique<RowKernel<CompoDecode<4>>>(CompoDecode<4>(t));
+      return compo_of<4>(t);
     default:
       throw std::invalid_argument("partitions must be from 1 to 4");
   }

@@ -10,10 +10,10 @@ struct HashAddress {
   bool mix;
   const uint8_t* table;
 
-  explicit HashAddress(const TableView& t)
+  HashAddress(const TableView& t, int64_t bytes)
       : rows(t.params.integer("rows", 1)),
         seed(t.params.integer("seed", 0)),
-        row_bytes(4 * t.embedding_dim),
+        row_bytes(bytes),
         mix(t.params.is("hash", "mix")),
         table(shared_rows(t, "table", rows, row_bytes)) {}
   EMBSTORE_INLINE Place place(int64_t id) const {

@@ -4,7 +4,7 @@ namespace embstore::EMBSTORE_ISA {
 namespace {
 
 // A row of the shared table, the id's weight and, where Own is 2, its bias.
-template <int Own>
+template <class Row, int Own>
 struct SharedAndOwn {
   using Place = std::array<const uint8_t*, 1 + Own>;
   int64_t rows, row_bytes;
@@ -19,7 +19,7 @@ struct SharedAndOwn {
   }
   explicit SharedAndOwn(const TableView& t)
       : rows(t.params.integer("rows", 1)),
-        row_bytes(4 * t.embedding_dim),
+        row_bytes(Row::bytes(t.embedding_dim)),
         table(shared_rows(t, "table", rows, row_bytes)),
         own(t, names()) {}
   EMBSTORE_INLINE Place place(int64_t id) const {
@@ -35,46 +35,52 @@ struct SharedAndOwn {
   }
 };
 
-template <int Own>
+template <class Row, int Own>
 struct MemcomDecode {
-  using Place = typename SharedAndOwn<Own>::Place;
-  SharedAndOwn<Own> arrays;
+  using Place = typename SharedAndOwn<Row, Own>::Place;
+  SharedAndOwn<Row, Own> arrays;
   int64_t dim, line_bytes;
 
-  explicit MemcomDecode(const TableView& table) : arrays(table), dim(table.embedding_dim), line_bytes(4 * dim + 64) {}
+  explicit MemcomDecode(const TableView& table)
+      : arrays(table), dim(table.embedding_dim), line_bytes(arrays.row_bytes + 64) {}
 
   static float number(const uint8_t* at) { return *reinterpret_cast<const float*>(at); }
   template <class Sink>
   void decode(const Place& place, Sink& sink) const {
-    const auto* row = reinterpret_cast<const float*>(place[0]);
+    const Row row(place[0]);
     const float weight = number(place[1]), bias = number(place[Own]);
     int64_t j = 0;
 #if !defined(EMBSTORE_ISA_REF)
     const Floats weights = set1(weight), biases = set1(bias);
-    j = over_vectors<Sink, 1>(j, dim, [&](int64_t at) { sink.many(at, own(load(row + at), weights, biases)); });
+    j = over_vectors<Sink, Row::kStep>(
+        j, dim, [&](int64_t at) { sink.many(at, own(row.vector(row.codes, at), weights, biases)); });
 #endif
-    for (; j < dim; ++j) sink.one(j, Own == 2 ? row[j] * weight + bias : row[j] * weight);
+    for (; j < dim; ++j) sink.one(j, Own == 2 ? row.one(j) * weight + bias : row.one(j) * weight);
   }
 #if !defined(EMBSTORE_ISA_REF)
   static EMBSTORE_INLINE Floats own(Floats v, Floats weights, Floats biases) {
     return Own == 2 ? add(mul(v, weights), biases) : mul(v, weights);
   }
-  bool one_scale() const { return true; }
+  bool one_scale() const { return dim % Row::kStep == 0; }
   template <int N, int Group, class Body>
   EMBSTORE_INLINE void columns(const Place& place, Body body) const {
     const Floats weights = set1(number(place[1])), biases = set1(number(place[Own]));
-    const uint8_t* tail = place[0] + (dim - Group * Width) * 4;
-    over_columns<N, Group>(place[0], tail, [&](int k, const uint8_t* from, int64_t j) {
-      body(k, own(load(reinterpret_cast<const float*>(from) + j), weights, biases));
-    });
+    const Row row(place[0]);
+    over_columns<N, Group>(
+        row.codes, row.codes + Row::offset(dim - Group * Width),
+        [&](int k, const uint8_t* from, int64_t j) { body(k, own(row.vector(from, j), weights, biases)); });
   }
 #endif
 };
 
 std::unique_ptr<Kernel> memcom_kernel(const TableView& t) {
   if (t.params.integer("rows", 1) < 1) throw std::invalid_argument("rows must be at least 1");
-  if (t.params.integer("bias", 0) != 0) return std::make_unique<RowKernel<MemcomDecode<2>>>(MemcomDecode<2>(t));
-  return std::make_unique<RowKernel<MemcomDecode<1>>>(MemcomDecode<1>(t));
+  return by_table_dtype(t, [&](auto row) -> std::unique_ptr<Kernel> {
+    using Row = decltype(row);
+    if (t.params.integer("bias", 0) != 0)
+      return std::make_unique<RowKernel<MemcomDecode<Row, 2>>>(MemcomDecode<Row, 2>(t));
+    return std::make_unique<RowKernel<MemcomDecode<Row, 1>>>(MemcomDecode<Row, 1>(t));
+  });
 }
 
 }  // namespace

@@ -13,13 +13,14 @@ from ..arrays import Arrays, ArraySpec, TableShape
 from ..errors import BudgetError, ConfigError
 from ..method import FloatRows, Ids, Named
 from ._hashing import check_seed, reduce, scramble
-from ._trained import TrainedMethod, random_floats
+from ._table_rows import CodedTables
+from ._trained import random_floats
 
 MOST_ROWS = 2**31
 
 
 @dataclass(frozen=True)
-class Adapt(TrainedMethod):
+class Adapt(CodedTables):
     """`table` holds `hot` rows of one id each, then `cold` rows that the other ids share.
 
     Parameters
@@ -29,6 +30,7 @@ class Adapt(TrainedMethod):
         "hot_ids", the hot ids in order: 4 bytes a hot id (8 where there are more than 2**32 ids), a binary search,
         cold ids hashed. None for "table", and for the smaller "hot_ids" under a budget.
     seed : of the hash of cold ids.
+    table_dtype : see `CodedTables`.
     """
 
     id: ClassVar[str] = "adapt"
@@ -49,6 +51,7 @@ class Adapt(TrainedMethod):
         if self.map not in (None, "table", "hot_ids"):
             raise ConfigError(f"map of adapt must be 'table' or 'hot_ids', found {self.map!r}; choose one of these")
         check_seed(self.id, self.seed)
+        super().__post_init__()
 
     def resolve(self, shape: TableShape) -> Self:
         n = shape.num_embeddings
@@ -64,13 +67,13 @@ class Adapt(TrainedMethod):
 
     def layout(self, shape: TableShape) -> tuple[ArraySpec, ...]:
         hot, cold = self.rows
-        table = ArraySpec("table", "float32", (hot + cold, shape.embedding_dim), "shared")
+        table = self.table_spec("table", hot + cold, shape.embedding_dim)
         if self.map == "hot_ids":
             return table, ArraySpec("hot_ids", _id_dtype(shape), (hot,), "shared")
         return table, ArraySpec("map", "uint32", (shape.num_embeddings,), "rows")
 
     def for_budget(self, shape: TableShape, nbytes: int) -> Self:
-        n, row = shape.num_embeddings, 4 * shape.embedding_dim
+        n, row = shape.num_embeddings, self.row_bytes(shape.embedding_dim)
         by_list = self.map != "table"  # the list is never longer than the table of all ids
         per_hot = row + (np.dtype(_id_dtype(shape)).itemsize if by_list else 0)
         left = nbytes if by_list else nbytes - 4 * n
@@ -100,7 +103,7 @@ class Adapt(TrainedMethod):
         else:
             # A damaged map must not read beyond the table.
             rows = np.minimum(arrays["map"][ids - arrays.start].astype(np.int64), hot + cold - 1)
-        np.take(arrays["table"], rows, axis=0, out=out)
+        out[:] = self.decode_table(arrays["table"][rows], out.shape[1])
 
     def map_of(self, shape: TableShape, hot_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:
         """The map "table" for hot ids in ascending order."""
@@ -114,7 +117,7 @@ class Adapt(TrainedMethod):
 
     def example(self, shape: TableShape, rng: np.random.Generator) -> Named:
         hot, cold = self.rows
-        table = random_floats(rng, hot + cold, shape.embedding_dim)
+        table = self.encode_table(random_floats(rng, hot + cold, shape.embedding_dim))
         hot_ids = np.sort(rng.choice(shape.num_embeddings, hot, replace=False))
         if self.map == "hot_ids":
             return {"table": table, "hot_ids": hot_ids.astype(_id_dtype(shape))}

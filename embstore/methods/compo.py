@@ -14,13 +14,14 @@ import numpy.typing as npt
 from ..arrays import Arrays, ArraySpec, TableShape
 from ..errors import BudgetError, ConfigError
 from ..method import FloatRows, Ids, Named
-from ._trained import TrainedMethod, random_floats
+from ._table_rows import CodedTables
+from ._trained import random_floats
 
 MOST_PARTITIONS = 4
 
 
 @dataclass(frozen=True)
-class Compo(TrainedMethod):
+class Compo(CodedTables):
     """Row x is composed of one row of each of k small tables, which the digits of x choose: no two ids share them all.
 
     Digit i of x is floor(x / c^i) mod c for i < k - 1, and floor(x / c^(k-1)) for the last, c being `collisions`. With
@@ -33,6 +34,7 @@ class Compo(TrainedMethod):
     partitions : k, 1 to 4; None for 2, or for the fewest that reach a budget. At most embedding_dim for "concat".
     collisions : c, the rows of each table but the last; None for the fewest with which the tables are a tenth of the
         full one, or for the smallest tables there are.
+    table_dtype : see `CodedTables`.
     """
 
     id: ClassVar[str] = "compo"
@@ -53,6 +55,7 @@ class Compo(TrainedMethod):
             )
         if self.collisions is not None and (type(self.collisions) is not int or not 1 <= self.collisions <= 2**40):
             raise ConfigError(f"collisions of compo must be from 1 to 2**40, found {self.collisions!r}; leave it out")
+        super().__post_init__()
 
     def resolve(self, shape: TableShape) -> Self:
         k = self._most(shape, self.partitions or 2)
@@ -101,7 +104,7 @@ class Compo(TrainedMethod):
         return tuple(zip(rows, widths, strict=True))
 
     def layout(self, shape: TableShape) -> tuple[ArraySpec, ...]:
-        return tuple(ArraySpec(f"table{i}", "float32", size, "shared") for i, size in enumerate(self.tables(shape)))
+        return tuple(self.table_spec(f"table{i}", *size) for i, size in enumerate(self.tables(shape)))
 
     def for_budget(self, shape: TableShape, nbytes: int) -> Self:
         """The fewest collisions that fit; `BudgetError` names the floor."""
@@ -134,7 +137,11 @@ class Compo(TrainedMethod):
         return [*found, ids]
 
     def lookup(self, arrays: Arrays, ids: Ids, out: FloatRows) -> None:
-        parts = [arrays[f"table{i}"][digit] for i, digit in enumerate(self.digits(ids))]
+        widths = [width for _, width in self.tables(TableShape(1, out.shape[1]))]
+        parts = [
+            self.decode_table(arrays[f"table{i}"][digit], width)
+            for i, (digit, width) in enumerate(zip(self.digits(ids), widths, strict=True))
+        ]
         if self.op == "concat":
             np.concatenate(parts, axis=1, out=out)
             return
@@ -143,7 +150,7 @@ class Compo(TrainedMethod):
             (np.multiply if self.op == "multiply" else np.add)(out, part, out=out)
 
     def example(self, shape: TableShape, rng: np.random.Generator) -> Named:
-        return {f"table{i}": random_floats(rng, *size) for i, size in enumerate(self.tables(shape))}
+        return {f"table{i}": self.encode_table(random_floats(rng, *size)) for i, size in enumerate(self.tables(shape))}
 
 
 def solve_collisions(field_sizes: Sequence[int], ratio: float) -> int:

@@ -13,11 +13,12 @@ from ..arrays import Arrays, ArraySpec, TableShape
 from ..errors import BudgetError, ConfigError
 from ..method import FloatRows, Ids, Named
 from ._hashing import check_seed, reduce, scramble
-from ._trained import TrainedMethod, random_floats
+from ._table_rows import CodedTables
+from ._trained import random_floats
 
 
 @dataclass(frozen=True)
-class Hash(TrainedMethod):
+class Hash(CodedTables):
     """Row x is row h(x) of a table of `rows` rows; colliding ids share it.
 
     Parameters
@@ -26,6 +27,7 @@ class Hash(TrainedMethod):
     hash : "mod", x mod rows, which keeps neighbours apart; or "mix", a seeded 64-bit hash, for ids that follow a
         pattern.
     seed : of "mix".
+    table_dtype : see `CodedTables`.
     """
 
     id: ClassVar[str] = "hash"
@@ -43,18 +45,19 @@ class Hash(TrainedMethod):
         if self.hash not in ("mod", "mix"):
             raise ConfigError(f"hash of hash must be 'mod' or 'mix', found {self.hash!r}; choose one of these")
         check_seed(self.id, self.seed)
+        super().__post_init__()
 
     def resolve(self, shape: TableShape) -> Self:
         rows = self.rows or min(2**31, max(1, -(-shape.num_embeddings // 10)))
         return dataclasses.replace(self, rows=min(rows, max(1, shape.num_embeddings)))
 
     def layout(self, shape: TableShape) -> tuple[ArraySpec, ...]:
-        return (ArraySpec("table", "float32", (self.rows or 1, shape.embedding_dim), "shared"),)
+        return (self.table_spec("table", self.rows or 1, shape.embedding_dim),)
 
     def for_budget(self, shape: TableShape, nbytes: int) -> Self:
-        rows = nbytes // (4 * shape.embedding_dim)
+        rows = nbytes // self.row_bytes(shape.embedding_dim)
         if rows < 1:
-            floor = 4 * shape.embedding_dim
+            floor = self.row_bytes(shape.embedding_dim)
             raise BudgetError(f"hash needs at least {floor:,} bytes, one row, found a budget of {nbytes:,}; raise it")
         return dataclasses.replace(self, rows=min(rows, 2**31))
 
@@ -64,7 +67,7 @@ class Hash(TrainedMethod):
         return ids % self.rows if self.hash == "mod" else reduce(scramble(ids, self.seed), self.rows)
 
     def lookup(self, arrays: Arrays, ids: Ids, out: FloatRows) -> None:
-        np.take(arrays["table"], self.buckets(ids), axis=0, out=out)
+        out[:] = self.decode_table(arrays["table"][self.buckets(ids)], out.shape[1])
 
     def example(self, shape: TableShape, rng: np.random.Generator) -> Named:
-        return {"table": random_floats(rng, self.rows or 1, shape.embedding_dim)}
+        return {"table": self.encode_table(random_floats(rng, self.rows or 1, shape.embedding_dim))}

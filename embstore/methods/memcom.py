@@ -11,17 +11,19 @@ import numpy as np
 from ..arrays import Arrays, ArraySpec, TableShape
 from ..errors import BudgetError, ConfigError
 from ..method import FloatRows, Ids, Named
-from ._trained import TrainedMethod, random_floats
+from ._table_rows import CodedTables
+from ._trained import random_floats
 
 
 @dataclass(frozen=True)
-class Memcom(TrainedMethod):
+class Memcom(CodedTables):
     """Row x is row x mod `rows` of a shared table times a weight of x, plus a bias of x where `bias` is set.
 
     Parameters
     ----------
     rows : rows of the shared table; None for a tenth of the ids.
     bias : a bias for each id too, for 4 more bytes a row.
+    table_dtype : see `CodedTables`.
     """
 
     id: ClassVar[str] = "memcom"
@@ -37,13 +39,14 @@ class Memcom(TrainedMethod):
             )
         if not isinstance(self.bias, bool):
             raise ConfigError(f"bias of memcom must be true or false, found {self.bias!r}; choose one")
+        super().__post_init__()
 
     def resolve(self, shape: TableShape) -> Self:
         rows = self.rows or -(-shape.num_embeddings // 10)
         return dataclasses.replace(self, rows=max(1, min(rows, shape.num_embeddings)))
 
     def layout(self, shape: TableShape) -> tuple[ArraySpec, ...]:
-        table = ArraySpec("table", "float32", (self.rows or 1, shape.embedding_dim), "shared")
+        table = self.table_spec("table", self.rows or 1, shape.embedding_dim)
         weight = ArraySpec("weight", "float32", (shape.num_embeddings,), "rows")
         if not self.bias:
             return table, weight
@@ -51,7 +54,7 @@ class Memcom(TrainedMethod):
 
     def for_budget(self, shape: TableShape, nbytes: int) -> Self:
         own = 4 * shape.num_embeddings * (1 + self.bias)
-        row = 4 * shape.embedding_dim
+        row = self.row_bytes(shape.embedding_dim)
         if nbytes < own + row * (self.rows or 1):
             floor = own + row * (self.rows or 1)
             raise BudgetError(
@@ -61,10 +64,11 @@ class Memcom(TrainedMethod):
         return dataclasses.replace(self, rows=self.rows or (nbytes - own) // row)
 
     def lookup(self, arrays: Arrays, ids: Ids, out: FloatRows) -> None:
-        np.take(arrays["table"], ids % (self.rows or 1), axis=0, out=out)
+        out[:] = self.decode_table(arrays["table"][ids % (self.rows or 1)], out.shape[1])
         np.multiply(out, arrays["weight"][ids - arrays.start, None], out=out)
         if self.bias:
             np.add(out, arrays["bias"][ids - arrays.start, None], out=out)
 
     def example(self, shape: TableShape, rng: np.random.Generator) -> Named:
-        return {spec.name: random_floats(rng, *spec.sizes()) for spec in self.layout(shape)}
+        own = {s.name: random_floats(rng, *s.sizes()) for s in self.layout(shape) if s.name != "table"}
+        return own | {"table": self.encode_table(random_floats(rng, self.rows or 1, shape.embedding_dim))}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,8 @@ from ._trained import TrainedMethod, random_floats
 
 # The prime of the authors' code. A pool longer than that would have values that no row uses.
 PRIME = 2038074743
+# Of the largest magnitude, that an int8 pool reaches to: a trained pool has few values far out.
+_SHARES = (1.0, 0.85, 0.7, 0.55, 0.4)
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Robe(TrainedMethod):
         the values at both ends are in fewer runs, and every run is contiguous in memory.
     sign : multiply each value by a hashed sign, so that rows that share values cancel out on average in a dot product.
     seed : of the hashes.
+    pool_dtype : "float32", or "int8": signed codes times one step for the whole pool. Training keeps float32; in
+        evaluation the module gives what the codes stand for.
     """
 
     id: ClassVar[str] = "robe"
@@ -42,6 +46,7 @@ class Robe(TrainedMethod):
     wrap: bool = False
     sign: bool = False
     seed: int = 0
+    pool_dtype: Literal["float32", "int8"] = "float32"
 
     def __post_init__(self) -> None:
         for name, most in (("size", PRIME), ("chunk", 2**20)):
@@ -52,6 +57,15 @@ class Robe(TrainedMethod):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} of robe must be true or false, found {getattr(self, name)!r}")
         check_seed(self.id, self.seed)
+        if self.pool_dtype not in ("float32", "int8"):
+            raise ConfigError(f"pool_dtype of robe must be 'float32' or 'int8', found {self.pool_dtype!r}; choose one")
+
+    def config(self) -> dict[str, Any]:
+        """The config as a JSON-able dict; without `pool_dtype` where it is float32, as before there was another."""
+        fields = super().config()
+        if self.pool_dtype == "float32":
+            del fields["pool_dtype"]
+        return fields
 
     def resolve(self, shape: TableShape) -> Self:
         chunk = min(self.chunk or 16, shape.embedding_dim)
@@ -65,20 +79,22 @@ class Robe(TrainedMethod):
         return dataclasses.replace(self, size=size, chunk=chunk)
 
     def layout(self, shape: TableShape) -> tuple[ArraySpec, ...]:
-        return (ArraySpec("pool", "float32", (self.size or 1,), "shared"),)
+        pool = ArraySpec("pool", self.pool_dtype, (self.size or 1,), "shared")
+        return (pool,) if self.pool_dtype == "float32" else (pool, ArraySpec("step", "float32", (1,), "shared"))
 
     def for_budget(self, shape: TableShape, nbytes: int) -> Self:
         chunk = min(self.chunk or 16, shape.embedding_dim)
         values = max(chunk, shape.num_embeddings * shape.embedding_dim)
         if self.size is not None:
             values = self.size
-        if nbytes < 4 * (chunk if self.size is None else self.size):
-            floor = 4 * (chunk if self.size is None else self.size)
+        step, each = (0, 4) if self.pool_dtype == "float32" else (4, 1)
+        floor = step + each * (chunk if self.size is None else self.size)
+        if nbytes < floor:
             raise BudgetError(
                 f"robe needs at least {floor:,} bytes, one chunk, found a budget of {nbytes:,}; raise it or make the "
                 "chunk smaller"
             )
-        return dataclasses.replace(self, size=min(nbytes // 4, values, PRIME), chunk=chunk)
+        return dataclasses.replace(self, size=min((nbytes - step) // each, values, PRIME), chunk=chunk)
 
     def factors(self) -> tuple[int, ...]:
         """B, C, D of the offsets and B', C', D' of the signs: from 1 to PRIME - 1, by the seed."""
@@ -103,9 +119,26 @@ class Robe(TrainedMethod):
         first = self._hash(ids, np.arange(-(-dim // chunk)), b, c, d) % self.starts()
         at = first[:, j // chunk] + j % chunk
         out[:] = arrays["pool"][at % size if self.wrap else at]
+        if self.pool_dtype == "int8":
+            out *= arrays["step"].astype(np.float32)
         if self.sign:
             odd = self._hash(ids, j, b_sign, c_sign, d_sign) & 1
             out *= (2 * odd - 1).astype(np.float32)
 
     def example(self, shape: TableShape, rng: np.random.Generator) -> Named:
-        return {"pool": random_floats(rng, self.size or 1)}
+        return self.encode_pool(random_floats(rng, self.size or 1))
+
+    def encode_pool(self, pool: npt.NDArray[np.float32]) -> Named:
+        """The pool as it is stored; its codes have the step of least squared error among shares of the full range."""
+        if self.pool_dtype == "float32":
+            return {"pool": pool}
+        largest = max(float(pool.max()), -float(pool.min()))
+        best: tuple[float, Named] | None = None
+        for share in _SHARES:
+            step = np.float32(max(largest * share / 127, 1e-30))
+            codes = np.clip(np.rint(pool / step), -127, 127).astype(np.int8)
+            error = float(np.square(pool - codes * step, dtype=np.float64).sum())
+            if best is None or error < best[0]:
+                best = error, {"pool": codes, "step": np.array([step], np.float32)}
+        assert best is not None
+        return best[1]

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..methods.adapt import Adapt as AdaptMethod
+from ._coded import CodedTables
 from ._hashing import reduce, scramble
-from .base import CompressedEmbedding, array
+from .base import array
 
 
-class Adapt(CompressedEmbedding):
+class Adapt(CodedTables):
     """The ids of highest `counts` are hot, the smaller id first where counts are equal; the split stays as it is."""
 
     id: ClassVar[str] = "adapt"
@@ -38,17 +39,20 @@ class Adapt(CompressedEmbedding):
     def rows(self, ids: Tensor) -> Tensor:
         method = cast(AdaptMethod, self.method)
         if method.map == "table":
-            return nn.functional.embedding(cast(Tensor, self.map)[ids], self.table)
+            return nn.functional.embedding(cast(Tensor, self.map)[ids], self._read(self.table))
         hot, cold = method.rows
         shared = reduce(scramble(ids, method.seed), cold) + hot
         if hot == 0:
-            return nn.functional.embedding(shared, self.table)
+            return nn.functional.embedding(shared, self._read(self.table))
         hot_ids = cast(Tensor, self.hot_ids)
         at = torch.searchsorted(hot_ids, ids).clamp_(max=hot - 1)
-        return nn.functional.embedding(torch.where(hot_ids[at] == ids, at, shared), self.table)
+        return nn.functional.embedding(torch.where(hot_ids[at] == ids, at, shared), self._read(self.table))
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         method = cast(AdaptMethod, self.method)
         name = "hot_ids" if method.map == "hot_ids" else "map"
         dtype = next(spec.dtype for spec in method.layout(self.shape) if spec.name == name)
-        return {"table": array(self.table), name: array(cast(Tensor, getattr(self, name))).astype(dtype)}
+        return {
+            "table": method.encode_table(array(self.table)),
+            name: array(cast(Tensor, getattr(self, name))).astype(dtype),
+        }

@@ -12,14 +12,15 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..methods.adapt import Adapt as AdaptMethod
+from ._coded import CodedTables
 from ._hashing import reduce, scramble
-from .base import CompressedEmbedding, array
+from .base import array
 
 SLOTS = 4
 MEAN_DECAY = 0.99
 
 
-class Cafe(CompressedEmbedding):
+class Cafe(CodedTables):
     """As `Adapt` with a list of hot ids, which a sketch finds while training: it needs no counts and follows drift.
 
     The sketch has a bucket for each hot row, of 4 slots: an id, its score and its hot row. The score of an id grows by
@@ -62,7 +63,7 @@ class Cafe(CompressedEmbedding):
     def rows(self, ids: Tensor) -> Tensor:
         bucket = self._bucket(ids)
         found = torch.where(self.sketch_ids[bucket] == ids[:, None], self.sketch_rows[bucket], -1).amax(dim=1)
-        rows = nn.functional.embedding(torch.where(found >= 0, found, self._shared(ids)), self.table)
+        rows = nn.functional.embedding(torch.where(found >= 0, found, self._shared(ids)), self._read(self.table))
         if self.training and rows.requires_grad:
             rows.register_hook(lambda grad: self._observe(ids, grad))
         return rows
@@ -150,6 +151,6 @@ class Cafe(CompressedEmbedding):
         table = self.table.detach().cpu()
         dtype = next(spec.dtype for spec in method.layout(self.shape) if spec.name == "hot_ids")
         return {
-            "table": array(torch.cat([table[rows[order]], table[hot:]])),
+            "table": method.encode_table(array(torch.cat([table[rows[order]], table[hot:]]))),
             "hot_ids": array(ids[order]).astype(dtype),
         }

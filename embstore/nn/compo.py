@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from ..methods.compo import Compo as CompoMethod
-from .base import CompressedEmbedding, array
+from ._coded import CodedTables
+from .base import array
 
 
-class Compo(CompressedEmbedding):
+class Compo(CodedTables):
     """Rows composed of one row of each small table.
 
     Every row starts with the variance of a full table's: of products one factor starts as a full table and the others
@@ -41,7 +42,7 @@ class Compo(CompressedEmbedding):
         collisions, last = method.collisions or 1, len(self.tables) - 1
         parts = []
         for i, table in enumerate(self.tables):
-            parts.append(nn.functional.embedding(ids if i == last else ids % collisions, table))
+            parts.append(nn.functional.embedding(ids if i == last else ids % collisions, self._read(table)))
             if i < last:
                 ids = ids // collisions
         if method.op == "concat":
@@ -52,4 +53,5 @@ class Compo(CompressedEmbedding):
         return value
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        return {f"table{i}": array(table) for i, table in enumerate(self.tables)}
+        method = cast(CompoMethod, self.method)
+        return {f"table{i}": method.encode_table(array(table)) for i, table in enumerate(self.tables)}

@@ -8,11 +8,12 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from ..methods.hash import Hash as HashMethod
+from ._coded import CodedTables
 from ._hashing import reduce, scramble
-from .base import CompressedEmbedding, array
+from .base import array
 
 
-class Hash(CompressedEmbedding):
+class Hash(CodedTables):
     """Colliding ids share a row and its gradient."""
 
     id: ClassVar[str] = "hash"
@@ -25,7 +26,8 @@ class Hash(CompressedEmbedding):
         method = cast(HashMethod, self.method)
         size = method.rows or 1
         at = ids % size if method.hash == "mod" else reduce(scramble(ids, method.seed), size)
-        return nn.functional.embedding(at, self.table)
+        return nn.functional.embedding(at, self._read(self.table))
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        return {"table": array(self.table)}
+        method = cast(HashMethod, self.method)
+        return {"table": method.encode_table(array(self.table))}

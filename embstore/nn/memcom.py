@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from ..methods.memcom import Memcom as MemcomMethod
-from .base import CompressedEmbedding, array
+from ._coded import CodedTables
+from .base import array
 
 
-class Memcom(CompressedEmbedding):
+class Memcom(CodedTables):
     """Weights start at 1 and biases at 0, so that training begins as with the hashing trick."""
 
     id: ClassVar[str] = "memcom"
@@ -24,10 +25,11 @@ class Memcom(CompressedEmbedding):
         self.bias = nn.Parameter(torch.zeros(self.num_embeddings, 1)) if method.bias else None
 
     def rows(self, ids: Tensor) -> Tensor:
-        shared = nn.functional.embedding(ids % len(self.table), self.table)
+        shared = nn.functional.embedding(ids % len(self.table), self._read(self.table))
         rows = shared * nn.functional.embedding(ids, self.weight)
         return rows if self.bias is None else rows + nn.functional.embedding(ids, self.bias)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        found = {"table": array(self.table), "weight": array(self.weight)[:, 0]}
+        method = cast(MemcomMethod, self.method)
+        found = {"table": method.encode_table(array(self.table)), "weight": array(self.weight)[:, 0]}
         return found if self.bias is None else {**found, "bias": array(self.bias)[:, 0]}

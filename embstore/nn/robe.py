@@ -10,10 +10,11 @@ from torch import Tensor
 
 from ..methods.robe import PRIME
 from ..methods.robe import Robe as RobeMethod
-from .base import CompressedEmbedding, array
+from ._coded import F32, CodedEmbedding
+from .base import array
 
 
-class Robe(CompressedEmbedding):
+class Robe(CodedEmbedding):
     """Rows are runs of one pool; overlapping runs add up their gradients."""
 
     id: ClassVar[str] = "robe"
@@ -21,6 +22,14 @@ class Robe(CompressedEmbedding):
     def _build(self, counts: npt.NDArray[Any] | None) -> None:
         method = cast(RobeMethod, self.method)
         self.pool = self._uniform(method.size or 1, bound=self._bound)
+
+    @property
+    def _coded(self) -> bool:
+        return cast(RobeMethod, self.method).pool_dtype != "float32"
+
+    def _round_trip(self, values: F32) -> F32:
+        stored = cast(RobeMethod, self.method).encode_pool(values)
+        return stored["pool"] * stored["step"]
 
     def rows(self, ids: Tensor) -> Tensor:
         method = cast(RobeMethod, self.method)
@@ -31,11 +40,11 @@ class Robe(CompressedEmbedding):
         at = (first[:, :, None] + torch.arange(chunk, device=ids.device)).flatten(1)[:, :dim]
         if method.wrap:
             at = at % len(self.pool)
-        values = self.pool.index_select(0, at.reshape(-1)).reshape(-1, dim)
+        values = self._read(self.pool).index_select(0, at.reshape(-1)).reshape(-1, dim)
         if not method.sign:
             return values
         odd = (x * b_sign + (torch.arange(dim, device=ids.device) * c_sign + d_sign)) % PRIME & 1
         return values * (2 * odd - 1).to(values.dtype)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        return {"pool": array(self.pool)}
+        return cast(RobeMethod, self.method).encode_pool(array(self.pool))

@@ -55,12 +55,13 @@ def main() -> None:
         np.save(path / "decoded.npy", table.lookup(np.arange(11)))
         print(path, file=sys.stderr)
     shape = TableShape(*rows().shape)
-    for name in registry.trained():
-        path = HERE / "v1" / name
+    coded = [(name, {"table_dtype": dtype}) for name in ("hash", "compo") for dtype in ("int8", "int4")]
+    for name, config in [*((name, {}) for name in registry.trained()), *coded, ("robe", {"pool_dtype": "int8"})]:
+        path = HERE / "v1" / "-".join([name, *config.values()])
         if path.exists():
             continue
         path.mkdir(parents=True)
-        method = registry.get(name)().resolve(shape)
+        method = registry.get(name)(**config).resolve(shape)
         arrays = method.example(shape, np.random.default_rng(0))
         table = store(path / "table", method, shape, arrays, keys=[f"key {i}" for i in range(11)])
         np.save(path / "decoded.npy", table.lookup(np.arange(11)))

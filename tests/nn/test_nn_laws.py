@@ -14,22 +14,39 @@ enn = pytest.importorskip("embstore.nn")
 
 # Other configurations of a module than its defaults; a new module needs no line here.
 CONFIGS = {
-    "hash": [{"hash": "mix", "rows": 20}],
+    "hash": [{"hash": "mix", "rows": 20}, {"table_dtype": "int8"}, {"table_dtype": "int4"}],
     "compo": [
         {"op": "add", "collisions": 7},
         {"op": "concat", "partitions": 3},
         {"partitions": 4},
         {"op": "concat", "partitions": 1},
+        {"table_dtype": "int8"},
+        {"op": "add", "partitions": 3, "table_dtype": "int4"},
+        {"op": "concat", "partitions": 3, "table_dtype": "int4"},
+        {"partitions": 4, "table_dtype": "int8"},
     ],
-    "memcom": [{"bias": True, "rows": 9}],
-    "adapt": [{"map": "hot_ids"}, {"hot": 0, "cold": 3, "map": "hot_ids"}, {"hot": 30, "cold": 7}],
+    "memcom": [
+        {"bias": True, "rows": 9},
+        {"table_dtype": "int8"},
+        {"bias": True, "table_dtype": "int4"},
+    ],
+    "adapt": [
+        {"map": "hot_ids"},
+        {"hot": 0, "cold": 3, "map": "hot_ids"},
+        {"hot": 30, "cold": 7},
+        {"table_dtype": "int8"},
+        {"map": "hot_ids", "table_dtype": "int4"},
+    ],
     "dhe": [{"hashes": 32, "width": 24, "layers": 2}, {"hashes": 32, "width": 9, "encoding": "gaussian"}],
-    "cafe": [{"hot": 50, "cold": 5, "threshold": 0.5, "decay_every": 2}],
+    "cafe": [{"hot": 50, "cold": 5, "threshold": 0.5, "decay_every": 2}, {"table_dtype": "int8"}],
     "robe": [
         {"wrap": True, "size": 129},
         {"sign": True, "chunk": 128},
         {"wrap": True, "sign": True, "chunk": 5},
         {"chunk": 2},
+        {"pool_dtype": "int8"},
+        {"pool_dtype": "int8", "wrap": True, "sign": True, "chunk": 5},
+        {"pool_dtype": "int8", "chunk": 128},
         {"chunk": 64, "size": 64},
     ],
     "int8": [{"step": 0.003, "sparse": False}],
