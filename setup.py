@@ -9,6 +9,7 @@ EMBSTORE_SANITIZE, sanitizers to build with, as in `address,undefined`.
 import hashlib
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from setuptools.errors import CompileError, OptionError
 from setuptools.modified import newer_group
 
 PER_ISA = ("methods", "search", "transforms")
+# A header of ours: named from csrc, as every one is.
+INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 # From the least to the most capable, as the link order below needs. csrc/core/registry.cpp checks for these at run time.
 X86 = {
     "ref": [],
@@ -62,6 +65,17 @@ def jobs():
     return int(asked)
 
 
+def included(source, found=None):
+    """A file of ours and every one that it includes, and those include, as paths."""
+    found = {source} if found is None else found
+    for name in INCLUDE.findall(source.read_text(encoding="utf-8")):
+        header = Path("csrc", name)
+        if header not in found and header.exists():
+            found.add(header)
+            included(header, found)
+    return found
+
+
 class BuildExt(build_ext):
     def build_extension(self, ext):
         import nanobind
@@ -74,7 +88,6 @@ class BuildExt(build_ext):
         common = [*self.compiler.compiler_so_cxx, *FLAGS, *extra]
         loops = sorted(path for name in PER_ISA for path in glob(f"csrc/{name}/*.cpp"))
         plain = sorted(set(glob("csrc/**/*.cpp", recursive=True)) - set(loops))
-        headers = glob("csrc/**/*.h", recursive=True)
         # The linker keeps the first copy of an inline function of the standard library that several objects hold.
         # It must not be one compiled for an instruction set that its other users' processors may lack.
         units = [(home / "src" / "nb_combined.cpp", "nanobind", ["-w", "-Os", "-DNDEBUG"])]
@@ -84,9 +97,7 @@ class BuildExt(build_ext):
             units += [(path, isa, [*flags, *macros]) for path in loops]
 
         with ThreadPoolExecutor(jobs()) as pool:
-            running = [
-                pool.submit(self.compile, Path(path), name, common + flags, headers) for path, name, flags in units
-            ]
+            running = [pool.submit(self.compile, Path(path), name, common + flags) for path, name, flags in units]
             done, _ = wait(running, return_when=FIRST_EXCEPTION)
             pool.shutdown(cancel_futures=True)
         for each in done:
@@ -100,14 +111,14 @@ class BuildExt(build_ext):
             target_lang="c++",
         )
 
-    def compile(self, source, name, command, headers):
-        """The object of one file, made again if older than the file or a header, or if another command made it."""
+    def compile(self, source, name, command):
+        """The object of one file, made again if older than the file or a header of it, or if another command made it."""
         # Not in build_temp, and without the include paths: both are new ones for each run of pip.
         made_by = shlex.join([sys.implementation.cache_tag, self.binding, *command])
         folder = Path("build", "objects", f"{name}-{hashlib.sha256(made_by.encode()).hexdigest()[:12]}")
         ours = not source.is_absolute()  # what is not is a file of nanobind, which its version stands for
         target = folder / (source if ours else Path(source.name)).with_suffix(".o")
-        if not self.force and not newer_group([source, *headers] if ours else [], target):
+        if not self.force and not newer_group(sorted(included(source)) if ours else [], target):
             return str(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         print(f"{source} for {name}", flush=True)

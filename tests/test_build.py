@@ -32,6 +32,9 @@ class Tree:
             shutil.copy(ROOT / name, root)
         for name in ("core/pool.cpp", "core/pool.h", "methods/one.cpp", "methods/two.cpp", "search/scan.cpp"):
             self.write("csrc/" + name)
+        self.write("csrc/methods/_shared.h", '#pragma once\n#include "core/pool.h"\n#include <vector>\n')
+        self.write("csrc/core/pool.cpp", '#include "core/pool.h"\n#include "core/pool.h"\n')
+        self.write("csrc/methods/one.cpp", '  #  include "methods/_shared.h"\n')
         self.write("embstore/__init__.py")
         self.write("outside/nanobind/__init__.py", "__version__ = '0'")
         self.write("outside/nanobind/src/nb_combined.cpp")
@@ -90,12 +93,12 @@ def test_a_second_build_compiles_what_changed(tree: Tree) -> None:
     tree.build()
     assert tree.compiled() == []
     assert tree.linked() == order
-    tree.write("csrc/methods/one.cpp")
+    tree.write("csrc/methods/two.cpp")
     tree.build()
-    assert tree.compiled() == ["methods/one.cpp"] * each
+    assert tree.compiled() == ["methods/two.cpp"] * each
     tree.write("csrc/core/pool.h")
     tree.build()
-    assert len(tree.compiled()) == len(order) - 1  # not nanobind
+    assert tree.compiled() == sorted(["core/pool.cpp", *["methods/one.cpp"] * each])  # what includes it, and no other
 
 
 def test_other_flags_make_other_objects(tree: Tree) -> None:
