@@ -10,5 +10,6 @@ from __future__ import annotations
 from ._create import embedding, names
 from .base import CompressedEmbedding, Stage
 from .fields import FieldEmbedding
+from .output import OutputProjection
 
-__all__ = ["CompressedEmbedding", "FieldEmbedding", "Stage", "embedding", "names"]
+__all__ = ["CompressedEmbedding", "FieldEmbedding", "OutputProjection", "Stage", "embedding", "names"]
