@@ -41,6 +41,7 @@ _BUILTIN: dict[str, str] = {
     "memcom": "embstore.methods.memcom:Memcom",
     "adapt": "embstore.methods.adapt:Adapt",
     "dhe": "embstore.methods.dhe:Dhe",
+    "fourier": "embstore.methods.fourier:Fourier",
 }
 
 _TRANSFORMS: dict[str, str] = {

@@ -28,6 +28,7 @@ _MODULES: dict[str, tuple[str, str]] = {
     "memcom": ("embstore.nn.memcom:Memcom", "memcom"),
     "adapt": ("embstore.nn.adapt:Adapt", "adapt"),
     "dhe": ("embstore.nn.dhe:Dhe", "dhe"),
+    "fourier": ("embstore.nn.fourier:Fourier", "fourier"),
     "cafe": ("embstore.nn.cafe:Cafe", "adapt"),
 }
 

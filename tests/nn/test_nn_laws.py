@@ -24,6 +24,10 @@ CONFIGS = {
     "memcom": [{"bias": True, "rows": 9}],
     "adapt": [{"map": "hot_ids"}, {"hot": 0, "cold": 3, "map": "hot_ids"}, {"hot": 30, "cold": 7}],
     "dhe": [{"hashes": 32, "width": 24, "layers": 2}, {"hashes": 32, "width": 9, "encoding": "gaussian"}],
+    "fourier": [
+        {"features": 6, "width": 9, "frequencies": "linear"},
+        {"features": 32, "width": 20, "residual": False},
+    ],
     "cafe": [{"hot": 50, "cold": 5, "threshold": 0.5, "decay_every": 2}],
     "robe": [
         {"wrap": True, "size": 129},
@@ -36,7 +40,7 @@ CONFIGS = {
     "alpt": [{"bits": 16}],
 }
 # Modules whose rows sum in another order than the stored kernel: relative tolerance.
-CLOSE = {"dhe": 1e-6}
+CLOSE = {"dhe": 1e-6, "fourier": 1e-6}
 N, DIM = 203, 12
 
 ALL = [(name, config) for name in enn.names() for config in ({}, *CONFIGS.get(name, ()))]
@@ -183,6 +187,7 @@ HUGE = {
     "robe": {"size": 100_000, "wrap": True, "sign": True},
     "cafe": {"hot": 500, "cold": 700},
     "dhe": {"width": 40},
+    "fourier": {"features": 64},
 }
 
 
