@@ -42,6 +42,7 @@ _BUILTIN: dict[str, str] = {
     "adapt": "embstore.methods.adapt:Adapt",
     "dhe": "embstore.methods.dhe:Dhe",
     "fourier": "embstore.methods.fourier:Fourier",
+    "ngram_hash": "embstore.methods.ngram_hash:NgramHash",
 }
 
 _TRANSFORMS: dict[str, str] = {

@@ -29,6 +29,7 @@ _MODULES: dict[str, tuple[str, str]] = {
     "adapt": ("embstore.nn.adapt:Adapt", "adapt"),
     "dhe": ("embstore.nn.dhe:Dhe", "dhe"),
     "fourier": ("embstore.nn.fourier:Fourier", "fourier"),
+    "ngram_hash": ("embstore.nn.ngram_hash:NgramHash", "ngram_hash"),
     "cafe": ("embstore.nn.cafe:Cafe", "adapt"),
 }
 
