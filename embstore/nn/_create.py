@@ -30,6 +30,7 @@ _MODULES: dict[str, tuple[str, str]] = {
     "dhe": ("embstore.nn.dhe:Dhe", "dhe"),
     "fourier": ("embstore.nn.fourier:Fourier", "fourier"),
     "ngram_hash": ("embstore.nn.ngram_hash:NgramHash", "ngram_hash"),
+    "define": ("embstore.nn.define:Define", "float32"),
     "cafe": ("embstore.nn.cafe:Cafe", "adapt"),
 }
 

@@ -29,6 +29,7 @@ CONFIGS = {
         {"features": 32, "width": 20, "residual": False},
     ],
     "ngram_hash": [{"features": 30, "least": 1, "most": 3}],
+    "define": [{"short": 6, "expanded": 11, "layers": 2, "groups": 2}, {"short": 3, "layers": 1, "groups": 1}],
     "cafe": [{"hot": 50, "cold": 5, "threshold": 0.5, "decay_every": 2}],
     "robe": [
         {"wrap": True, "size": 129},
@@ -41,7 +42,7 @@ CONFIGS = {
     "alpt": [{"bits": 16}],
 }
 # Modules whose rows sum in another order than the stored kernel: relative tolerance.
-CLOSE = {"dhe": 1e-6, "fourier": 1e-6, "ngram_hash": 1e-6}
+CLOSE = {"dhe": 1e-6, "fourier": 1e-6, "ngram_hash": 1e-6, "define": 1e-6}
 N, DIM = 203, 12
 
 ALL = [(name, config) for name in enn.names() for config in ({}, *CONFIGS.get(name, ()))]
