@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -80,6 +80,15 @@ class Linear(Protocol):
 
     def expand(self, shared: Mapping[str, npt.NDArray[Any]], codes: FloatRows) -> FloatRows:
         """Codes, or sums of them, to rows."""
+        ...
+
+
+@runtime_checkable
+class Keyed(Protocol):
+    """A method that computes rows from their keys: tables have one for every string."""
+
+    def keyed(self, keys: Sequence[str]) -> Named:
+        """Arrays of a table of the rows of `keys`, to take the place of stored ones of the same names."""
         ...
 
 

@@ -41,6 +41,8 @@ _BUILTIN: dict[str, str] = {
     "memcom": "embstore.methods.memcom:Memcom",
     "adapt": "embstore.methods.adapt:Adapt",
     "dhe": "embstore.methods.dhe:Dhe",
+    "fourier": "embstore.methods.fourier:Fourier",
+    "ngram_hash": "embstore.methods.ngram_hash:NgramHash",
 }
 
 _TRANSFORMS: dict[str, str] = {

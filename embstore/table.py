@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from . import kernels, oov, registry
-from .arrays import fits
+from .arrays import Arrays, TableShape, fits
 from .errors import (
     ConfigError,
     CorruptionError,
@@ -23,7 +23,7 @@ from .errors import (
     ShapeError,
 )
 from .format.reader import StoredTable, open_rerank, open_table
-from .method import Ids, Method
+from .method import Ids, Keyed, Method
 from .pipeline import Pipeline
 from .sources.base import Subwords
 
@@ -209,7 +209,8 @@ class Table:
         Raises
         ------
         IdRangeError, IdTypeError : an id negative or too large; ids that are not integers.
-        UnknownKeyError, NoKeysError : a key that is not there, under `oov="raise"`; a table without keys.
+        UnknownKeyError, NoKeysError : a key that is not there, under `oov="raise"`; a table without keys. Neither of a
+            method that computes rows from keys (`ngram_hash`): there every string has a row.
         ShapeError : an `out` of the wrong shape, dtype or order.
         """
         if by not in (None, "id", "key"):
@@ -266,6 +267,8 @@ class Table:
         return keys
 
     def _lookup_keys(self, batch: Any, out: Floats | None, policy: Oov, return_mask: bool) -> Any:
+        if isinstance(self._method, Keyed) and self.keys is None:
+            return self._lookup_strings(batch, out, return_mask)
         keys = self._need_keys("lookup by key")
         kind = self._stored.keys["type"] if self._stored.keys else None
         chosen = oov.parse(policy, num_embeddings=self.num_embeddings, key_type=kind, subwords=self.subwords)
@@ -280,7 +283,7 @@ class Table:
         if not known.all():
             lost = np.atleast_1d(~known).reshape(-1)
             missing = [batch] if single else [flat[i] for i in np.flatnonzero(lost)]
-            if chosen.kind == "raise":
+            if chosen.kind == "raise" and not isinstance(self._method, Keyed):
                 raise keys.missing_error(_plain(missing[0]))
             rows = (
                 self._gather(np.where(known, ids, 0), out) if self.num_embeddings else self._check_out(out, ids.shape)
@@ -290,7 +293,28 @@ class Table:
             rows = self._gather(ids, out)
         return (rows, known) if return_mask else rows
 
+    def _lookup_strings(self, batch: Any, out: Floats | None, return_mask: bool) -> Any:
+        """Rows of any strings, by a method that needs no keys to be stored."""
+        texts = np.asarray(batch, object)
+        rows = self._check_out(out, texts.shape)
+        rows[...] = self._computed([_plain(k) for k in texts.reshape(-1)]).reshape(rows.shape)
+        return (rows, np.zeros(texts.shape, bool)) if return_mask else rows
+
+    def _computed(self, keys: list[Any]) -> Floats:
+        """Rows of keys that the table need not hold: those of a table of these keys alone."""
+        wrong = next((key for key in keys if not isinstance(key, str)), None)
+        if wrong is not None:
+            raise IdTypeError(f"keys must be strings, found {type(wrong).__name__} {wrong!r}; pass text")
+        method = cast(Keyed, self._method)
+        shared = {**self._stored.shared, **method.keyed(keys)}
+        rows, shape = np.empty((len(keys), self._dim), np.float32), TableShape(len(keys), self._dim)
+        bound, _ = kernels.bind(self._method, shape, 1 << len(keys).bit_length(), [Arrays({})], shared, self._backend)
+        bound.lookup(np.arange(len(keys), dtype=np.int64), rows, kernels.get_num_threads())
+        return rows
+
     def _unknown(self, missing: list[Any], policy: oov.OovPolicy) -> Floats:
+        if policy.kind == "raise":
+            return self._computed(missing)
         if policy.kind == "row":
             return self._one(policy.row)
         if policy.kind == "zeros":

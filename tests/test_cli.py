@@ -19,6 +19,7 @@ import pytest
 import embstore
 from embstore import cli, pipeline, registry
 from embstore.arrays import TableShape
+from embstore.compression import store
 from embstore.errors import ConfigError, DestinationExistsError, StorageError
 from embstore.export import export
 from embstore.method import nbytes
@@ -543,3 +544,14 @@ def test_progress_only_on_a_terminal(npy: Path, tmp_path: Path) -> None:
         assert b"rows/s" not in done.stdout
     os.close(ours)
     os.close(theirs)
+
+
+def test_lookup_of_any_string(run: Run, tmp_path: Path) -> None:
+    """A table of `ngram_hash` that has no rows has a vector for every word."""
+    method = registry.get("ngram_hash")(projection=False)
+    shape = TableShape(0, 12)
+    table = store(tmp_path / "t", method.resolve(shape), shape, method.keyed([]))
+    words = ["cat", "über"]
+    found = run("lookup", tmp_path / "t", *words, "--json").json["rows"]
+    assert [each["key"] for each in found] == words
+    np.testing.assert_array_equal([each["vector"] for each in found], table.lookup(words))

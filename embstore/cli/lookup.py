@@ -22,11 +22,14 @@ def lookup(
     as_json: AsJson = False,
 ) -> None:
     """Print the vectors of keys or ids, one a line."""
+    from ..method import Keyed
     from ..table import open as open_table
 
     opened = open_table(table)
     found = [True] * len(items)
-    if ids or opened.keys is None:
+    if opened.keys is None and not ids and isinstance(opened.method, Keyed):
+        vectors = opened.lookup(items)
+    elif ids or opened.keys is None:
         rows = [parse_integer(item, "a row id") if ids else _row_of_keyless(item) for item in items]
         vectors = opened.lookup(rows, by="id")
     else:

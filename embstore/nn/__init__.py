@@ -10,5 +10,17 @@ from __future__ import annotations
 from ._create import embedding, names
 from .base import CompressedEmbedding, Stage
 from .fields import FieldEmbedding
+from .matryoshka import matryoshka_loss
+from .output import OutputProjection
+from .product_keys import ProductKeyMemory
 
-__all__ = ["CompressedEmbedding", "FieldEmbedding", "Stage", "embedding", "names"]
+__all__ = [
+    "CompressedEmbedding",
+    "FieldEmbedding",
+    "OutputProjection",
+    "ProductKeyMemory",
+    "Stage",
+    "embedding",
+    "matryoshka_loss",
+    "names",
+]

@@ -28,6 +28,9 @@ _MODULES: dict[str, tuple[str, str]] = {
     "memcom": ("embstore.nn.memcom:Memcom", "memcom"),
     "adapt": ("embstore.nn.adapt:Adapt", "adapt"),
     "dhe": ("embstore.nn.dhe:Dhe", "dhe"),
+    "fourier": ("embstore.nn.fourier:Fourier", "fourier"),
+    "ngram_hash": ("embstore.nn.ngram_hash:NgramHash", "ngram_hash"),
+    "define": ("embstore.nn.define:Define", "float32"),
     "cafe": ("embstore.nn.cafe:Cafe", "adapt"),
 }
 

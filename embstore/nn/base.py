@@ -19,6 +19,7 @@ from ..method import Method, RowMethod, nbytes
 
 if TYPE_CHECKING:
     from ..table import Table
+    from .output import OutputProjection
 
 Mode = Literal["sum", "mean", "max"]
 
@@ -110,6 +111,10 @@ class CompressedEmbedding(nn.Module, abc.ABC):
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Every array of `self.method.layout(self.shape)`, as trained so far; `ConfigError` in a half-done stage."""
 
+    def logits(self, hidden: Tensor, ids: Tensor) -> Tensor:
+        """Products (n, k) of hidden states (n, embedding_dim) and the rows of ids (k,), for `as_output_projection`."""
+        return nn.functional.linear(hidden, self.rows(ids))
+
     # Training --------------------------------------------------------------------------------------------------
 
     def stages(self) -> tuple[Stage, ...]:
@@ -156,7 +161,7 @@ class CompressedEmbedding(nn.Module, abc.ABC):
         Raises `IdTypeError`, `IdRangeError` (ids on an accelerator are checked there, at the price of a
         synchronization), `ShapeError`.
         """
-        self._check(input)
+        self.check_ids(input)
         flat = input.reshape(-1).long()
         if self.mode is None:
             if offsets is not None or per_sample_weights is not None:
@@ -173,7 +178,8 @@ class CompressedEmbedding(nn.Module, abc.ABC):
         weights = None if per_sample_weights is None else per_sample_weights.reshape(-1).to(rows.dtype)
         return nn.functional.embedding_bag(order, rows, offsets, mode=self.mode, per_sample_weights=weights)
 
-    def _check(self, ids: Tensor) -> None:
+    def check_ids(self, ids: Tensor) -> None:
+        """Raise `IdTypeError` or `IdRangeError` where `ids` are not integers from 0 to num_embeddings - 1."""
         if ids.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
             raise IdTypeError(f"ids must be integers, found {ids.dtype}; convert them with .long()")
         if ids.numel() and not torch.compiler.is_compiling():
@@ -181,6 +187,16 @@ class CompressedEmbedding(nn.Module, abc.ABC):
             if low < 0 or high >= self.num_embeddings:
                 found = low if low < 0 else high
                 raise IdRangeError(f"ids must be from 0 to {self.num_embeddings - 1}, found {found}; check the ids")
+
+    def as_output_projection(self, block: int = 16384) -> OutputProjection:
+        """A layer of logits (..., num_embeddings) of hidden states (..., embedding_dim), with the weights of this one.
+
+        It equals `hidden @ rows.T` of all rows, of which it makes `block` at a time. Batch normalization inside the
+        module (`dhe`) takes its running statistics there.
+        """
+        from .output import OutputProjection
+
+        return OutputProjection(self, block)
 
     def nbytes_inference(self) -> int:
         """Bytes of the exported table: everything a lookup needs, maps, masks, scales and seeds too."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar, cast
 
 import numpy.typing as npt
@@ -37,20 +38,34 @@ class Compo(CodedTables):
             tables.append(table)
         self.tables = nn.ParameterList(tables)
 
+    def _digits(self, ids: Tensor) -> Iterator[Tensor]:
+        """The rows of each small table that make the rows of ids."""
+        collisions = cast(CompoMethod, self.method).collisions or 1
+        for _ in range(len(self.tables) - 1):
+            yield ids % collisions
+            ids = ids // collisions
+        yield ids
+
     def rows(self, ids: Tensor) -> Tensor:
         method = cast(CompoMethod, self.method)
-        collisions, last = method.collisions or 1, len(self.tables) - 1
-        parts = []
-        for i, table in enumerate(self.tables):
-            parts.append(nn.functional.embedding(ids if i == last else ids % collisions, self._read(table)))
-            if i < last:
-                ids = ids // collisions
+        digits = self._digits(ids)
+        parts = [nn.functional.embedding(d, self._read(t)) for d, t in zip(digits, self.tables, strict=True)]
         if method.op == "concat":
             return torch.cat(parts, dim=1)
         value = parts[0]
         for part in parts[1:]:
             value = value * part if method.op == "multiply" else value + part
         return value
+
+    def logits(self, hidden: Tensor, ids: Tensor) -> Tensor:
+        """Of sums and concatenations: sums of products with the small tables, each product made once a block."""
+        if cast(CompoMethod, self.method).op == "multiply":
+            return super().logits(hidden, ids)
+        tables = [self._read(table) for table in self.tables]
+        widths = [table.shape[1] for table in tables]
+        states = hidden.split(widths, dim=1) if sum(widths) == hidden.shape[1] else [hidden] * len(widths)
+        terms = [(h @ t.T)[:, d] for h, t, d in zip(states, tables, self._digits(ids), strict=True)]
+        return sum(terms[1:], terms[0])
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         method = cast(CompoMethod, self.method)

@@ -76,6 +76,33 @@ def dhe(x: int, a: dict[str, Any], c: dict[str, Any], dim: int) -> Any:
     return z
 
 
+def fourier(x: int, a: dict[str, Any], c: dict[str, Any], dim: int) -> Any:
+    turns = [(int(step) * (2 * x + 1) % 2**64 >> 32) / 2**32 for step in a["steps"]]
+    t = np.array([f(2 * math.pi * turn) for f in (math.sin, math.cos) for turn in turns])
+    z = t @ a["weight0"].astype(float) + a["bias0"]
+    u, v = z[: c["width"]], z[c["width"] :]
+    gelu = v / (1 + np.exp(-2 * math.sqrt(2 / math.pi) * (v + 0.044715 * v**3)))
+    row = (u * gelu) @ a["weight1"].astype(float) + a["bias1"]
+    kept = min(dim, c["features"]) if c["residual"] else 0
+    row[:kept] += t[:kept]
+    return row
+
+
+def ngram_hash(x: int, a: dict[str, Any], c: dict[str, Any], dim: int) -> Any:
+    first, last = a["offsets"][x : x + 2].tolist()
+    text = "<" + a["text"][first:last].tobytes().decode() + ">"
+    grams = [text[i : i + n] for i in range(len(text)) for n in range(c["least"], c["most"] + 1) if i + n <= len(text)]
+    sums = [0] * c["features"]
+    for gram in grams or [text]:
+        hashed = 0xCBF29CE484222325 ^ c["seed"]
+        for byte in gram.encode():
+            hashed = (hashed ^ byte) * 0x100000001B3 % 2**64
+        for j in range(c["features"]):
+            sums[j] += (h(hashed, j) >> 40) - 2**23
+    f = np.array(sums) * math.sqrt(3 / len(grams or [text])) / 2**23
+    return f @ a["weight0"].astype(float) + a["bias0"] if c["projection"] else f
+
+
 FORMULAS = {
     "hash": lambda x, a, c, dim: a["table"][x % c["rows"] if c["hash"] == "mod" else below(h(x, c["seed"]), c["rows"])],
     "compo": compo,
@@ -83,6 +110,8 @@ FORMULAS = {
     "memcom": lambda x, a, c, dim: a["table"][x % c["rows"]] * a["weight"][x] + (a["bias"][x] if c["bias"] else 0),
     "adapt": adapt,
     "dhe": dhe,
+    "fourier": fourier,
+    "ngram_hash": ngram_hash,
 }
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("hash", {}), ("hash", {"hash": "mix", "seed": 5}),
@@ -91,6 +120,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("memcom", {}), ("memcom", {"bias": True}),
     ("adapt", {}), ("adapt", {"map": "hot_ids", "hot": 20, "cold": 9, "seed": 5}),
     ("dhe", {"width": 7}), ("dhe", {"hashes": 32, "width": 9, "layers": 2, "encoding": "gaussian", "seed": 5}),
+    ("fourier", {}), ("fourier", {"features": 6, "width": 9, "frequencies": "linear", "residual": False}),
+    ("ngram_hash", {}), ("ngram_hash", {"least": 1, "most": 2, "seed": 5}), ("ngram_hash", {"projection": False}),
 ]  # fmt: skip
 
 
@@ -104,7 +135,7 @@ def test_trained_methods_decode_by_the_page(tmp_path: Path, name: str, config: d
     meta = group.attrs["embstore"]["generations"][0]
     arrays = {each["name"]: group[each["name"]][...] for each in meta["arrays"]}
     rows = np.stack([FORMULAS[name](x, arrays, meta["method"]["config"], dim) for x in range(N)])
-    if name == "dhe":
+    if name in ("dhe", "fourier", "ngram_hash"):
         np.testing.assert_allclose(table.lookup(np.arange(N)), rows, rtol=0, atol=1e-6 * np.abs(rows).max())
     else:
         np.testing.assert_array_equal(table.lookup(np.arange(N)), rows.astype(F32))

@@ -39,6 +39,12 @@ CONFIGS = {
     ],
     "dhe": [{"hashes": 32, "width": 24, "layers": 2}, {"hashes": 32, "width": 9, "encoding": "gaussian"}],
     "cafe": [{"hot": 50, "cold": 5, "threshold": 0.5, "decay_every": 2}, {"table_dtype": "int8"}],
+    "fourier": [
+        {"features": 6, "width": 9, "frequencies": "linear"},
+        {"features": 32, "width": 20, "residual": False},
+    ],
+    "ngram_hash": [{"features": 30, "least": 1, "most": 3}],
+    "define": [{"short": 6, "expanded": 11, "layers": 2, "groups": 2}, {"short": 3, "layers": 1, "groups": 1}],
     "robe": [
         {"wrap": True, "size": 129},
         {"sign": True, "chunk": 128},
@@ -53,7 +59,7 @@ CONFIGS = {
     "alpt": [{"bits": 16}],
 }
 # Modules whose rows sum in another order than the stored kernel: relative tolerance.
-CLOSE = {"dhe": 1e-6}
+CLOSE = {"dhe": 1e-6, "fourier": 1e-6, "ngram_hash": 1e-6, "define": 1e-6}
 N, DIM = 203, 12
 
 ALL = [(name, config) for name in enn.names() for config in ({}, *CONFIGS.get(name, ()))]
@@ -200,6 +206,7 @@ HUGE = {
     "robe": {"size": 100_000, "wrap": True, "sign": True},
     "cafe": {"hot": 500, "cold": 700},
     "dhe": {"width": 40},
+    "fourier": {"features": 64},
 }
 
 
