@@ -188,14 +188,18 @@ def _words(result: dict[str, Any]) -> str:
     plain = result["rows"][0]["scores"]
     text = f"\n## Words: {result['table']}\n\n"
     text += "Spearman's correlation with human judgements, and analogies answered by 3CosAdd.\n"
-    text += "Allowed drop from float32: 0.001 at 8 bits, 0.01 at 4, 0.03 at 2.\n\n"
-    text += "| method | bytes per row | " + " | ".join(plain) + " |\n|---|---:|" + "---:|" * len(plain) + "\n"
+    text += "Allowed drop from float32: 0.001 at 8 bits, 0.01 at 4, 0.03 at 2. Bits are those of the codes; of the\n"
+    text += "whole table where a budget is given and for mgqe, whose counts are 1 / rank. Error is\n"
+    text += "sum((decoded - x)²) / sum(x²) over all words, rare ones too.\n\n"
+    text += (
+        "| method | bytes per row | error | " + " | ".join(plain) + " |\n|---|---:|---:|" + "---:|" * len(plain) + "\n"
+    )
     for row in result["rows"]:
         cells = []
         for name, score in row["scores"].items():
             missed = row["allowed"] is not None and plain[name] - score > row["allowed"]
             cells.append(f"{score:.4f}" + (" (missed)" if missed else ""))
-        text += f"| {row['spec']} | {row['bytes_per_row']:.2f} | " + " | ".join(cells) + " |\n"
+        text += f"| {row['spec']} | {row['bytes_per_row']:.2f} | {row['error']:.2e} | " + " | ".join(cells) + " |\n"
     return text
 
 

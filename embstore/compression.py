@@ -228,7 +228,8 @@ def compress(
     format, name, key_column, dtype, shape : how to read the source.
 
     Raises `DestinationExistsError` before any work, `SourceError`, `BudgetError`, `StorageError`, `BusyError`,
-    `DuplicateKeyError`. Interrupted by Ctrl-C or killed, the same call continues where whole shards end.
+    `DuplicateKeyError`. Interrupted by Ctrl-C or killed, the same call uses what was fitted, if fitting was done, and
+    continues where whole shards end; a note of the `KeyboardInterrupt` says what is kept.
     """
     if nonfinite not in ("raise", "keep"):
         raise ConfigError(f'nonfinite must be "raise" or "keep", found {nonfinite!r}')
@@ -358,8 +359,12 @@ def _write(
         config=method.config(), transforms=transforms, specs=method.layout(shape),
         overwrite=overwrite, job=hashlib.sha256(job).hexdigest(),
     ) as writer, contextlib.ExitStack() as stack:  # fmt: skip
-        shared = method.fit(_FitRows(source, max_rows, check, counts), np.random.default_rng(seed))
+        shared = writer.fitted
+        if shared is None:
+            shared = method.fit(_FitRows(source, max_rows, check, counts), np.random.default_rng(seed))
         writer.write_shared({name: array for name, array in shared.items() if not name.startswith("_")})
+        if shared and writer.fitted is None:
+            writer.keep_fitted(shared)
         encode: Callable[..., dict[str, npt.NDArray[Any]]] = kernels.encoder(method)
         key_writer = None
         if with_keys and source.key_type is not None:

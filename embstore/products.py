@@ -9,7 +9,13 @@ import numpy.typing as npt
 
 F32 = npt.NDArray[np.float32]
 
+F64 = npt.NDArray[np.float64]
+
 _VALUES = 1 << 15  # of sums at a time, which stay in the cache while the matrix passes
+# Columns and rows of a product that OpenBLAS leaves to one thread.
+_COLUMNS, _ROWS = 32, 256
+# Longer rows are worth the threads of a BLAS product.
+_SHORT = 512
 
 
 def multiply(codes: F32, matrix: npt.NDArray[Any]) -> F32:
@@ -25,6 +31,28 @@ def multiply(codes: F32, matrix: npt.NDArray[Any]) -> F32:
         for k in range(1, len(matrix)):
             sums += code[:, k : k + 1] * matrix[k]
     return out
+
+
+def gram(rows: F64) -> F64:
+    """rows.T @ rows, (dim, dim).
+
+    Up to 512 values in products of small tiles: the threads of a BLAS product wait for each other every few hundred
+    rows, which on a machine with other work takes longer than all the arithmetic on one thread.
+    """
+    dim = rows.shape[1]
+    if dim > _SHORT:
+        whole: F64 = rows.T @ rows
+        return whole
+    sums = np.zeros((dim, dim))
+    for first in range(0, len(rows), _ROWS):
+        tile = rows[first : first + _ROWS]
+        for i in range(0, dim, _COLUMNS):
+            left = tile[:, i : i + _COLUMNS].T
+            for j in range(i, dim, _COLUMNS):
+                sums[i : i + _COLUMNS, j : j + _COLUMNS] += left @ tile[:, j : j + _COLUMNS]
+    lower = np.tril_indices(dim, -1)
+    sums[lower] = sums.T[lower]
+    return sums
 
 
 def leading(gram: npt.NDArray[np.float64], count: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

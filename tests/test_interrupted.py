@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import embstore
+from embstore import compression
 
 ROWS, DIM = 6000, 16
 
@@ -26,6 +27,8 @@ from embstore.format import layout
 layout.CHUNK_BYTES, layout.SHARD_BYTES, layout.MIN_CHUNK_BYTES = 2048, 8192, 1
 compression.CHUNK_BYTES = 256 * 64
 source, path, stop, config = sys.argv[1], sys.argv[2], int(sys.argv[3]), json.loads(sys.argv[4])
+if config.pop("fitted", False):
+    compression._FitRows = None  # so that fitting would fail
 
 def progress(done, total):
     if done >= stop:
@@ -110,3 +113,72 @@ def test_overwriting_keeps_the_old_table_while_killed(tmp_path: Path, source: Pa
     assert run(source, tmp_path / "t", method="int4", overwrite=True) == 0
     assert embstore.open(tmp_path / "t").method.id == "int4"
     assert sorted(os.listdir(tmp_path)) == ["t", "words.vec"]
+
+
+# What each stores: shared arrays alone, ragged ones, rows; a pipeline; arrays that only encoding needs.
+FITTED: list[dict[str, Any]] = [
+    {"method": "tt"}, {"method": "dedup", "block_rows": 3}, {"method": "dedup"}, {"method": "mgqe"}, {"method": "pq"},
+    {"method": "mixed_dim", "counts": "counts.npy"}, {"method": "pca8,svd4"}, {"method": "pruned"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("config", FITTED, ids=lambda c: c["method"])
+def test_what_was_fitted_is_used_again(tmp_path: Path, source: Path, config: dict[str, Any]) -> None:
+    if "counts" in config:
+        np.save(tmp_path / "counts.npy", np.arange(ROWS))
+        config = {**config, "counts": str(tmp_path / "counts.npy")}
+    assert run(source, tmp_path / "whole", **config) == 0
+    assert run(source, tmp_path / "t", 1, **config) == -signal.SIGKILL
+    assert run(source, tmp_path / "t", 1, fitted=True, **config) == -signal.SIGKILL
+    assert run(source, tmp_path / "t", fitted=True, **config) == 0
+    assert tree(tmp_path / "t") == tree(tmp_path / "whole")
+    assert embstore.open(tmp_path / "t").verify() == []
+
+
+@pytest.mark.parametrize("file", ["core0/c/0/0/0/0", "fitted.embstore/index"])
+def test_what_was_fitted_and_is_damaged_is_fitted_again(tmp_path: Path, source: Path, file: str) -> None:
+    assert run(source, tmp_path / "whole", method="tt") == 0
+    assert run(source, tmp_path / "t", 1, method="tt") == -signal.SIGKILL
+    damaged = tmp_path / ".t.embstore-partial" / file
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+    assert run(source, tmp_path / "t", 1, fitted=True, method="tt") == 1
+    assert run(source, tmp_path / "t", method="tt") == 0
+    assert tree(tmp_path / "t") == tree(tmp_path / "whole")
+
+
+def interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_interrupted_while_fitting_says_that_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compression._FitRows, "blocks", interrupt)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        embstore.compress(np.ones((100, 8), np.float32), tmp_path / "t", "tt")
+    (note,) = caught.value.__notes__
+    assert note.startswith("nothing of 't' is kept") and note.endswith("it starts over")
+    assert os.listdir(tmp_path) == []
+
+
+def test_interrupted_after_fitting_says_what_is_kept(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).standard_normal((100, 8)).astype(np.float32)
+    for method, kept in (("tt", "what was fitted of 't'"), ("int8", "the first 100 of 100 rows of 't'")):
+        with pytest.raises(KeyboardInterrupt) as caught, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(compression.TableWriter, "finish", interrupt)
+            embstore.compress(rows, tmp_path / "t", method)
+        assert caught.value.__notes__ == [f"{kept} will be used when the same is run again"]
+        assert os.listdir(tmp_path) == [".t.embstore-partial"]
+
+
+def test_the_command_line_says_it_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from embstore import cli
+
+    np.save(tmp_path / "rows.npy", np.ones((100, 8), np.float32))
+    command = ["embstore", "compress", str(tmp_path / "rows.npy"), str(tmp_path / "t"), "--method", "tt"]
+    monkeypatch.setattr(sys, "argv", command)
+    monkeypatch.setattr(compression._FitRows, "blocks", interrupt)
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 130
+    assert "untouched; nothing of 't' is kept, as neither fitting nor a shard was finished" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """The laws of docs/design.md §8 over the whole registry."""
 
+import dataclasses
 import itertools
 import os
 import subprocess
@@ -39,6 +40,27 @@ CONFIGS = {
     "values": ("float16", "float32", "int8"),
 }
 
+# Further configurations of single methods; fields above are crossed, these are not.
+MORE = {
+    "rabitq": [{"bits": 1}, {"bits": 3, "search": "exact"}, {"bits": 8, "scale_dtype": "float32"}],
+    "turboquant": [{"bits": 1}, {"bits": 2}, {"bits": 3, "scale_dtype": "float32"}],
+    "svd": [{"rank": 1}, {"rank": 11, "factor": "float16", "groups": 2}],
+    "tt": [{"rank": 1}, {"rank": 5, "cores": 4}],
+    "subspace": [{"parts": 1}, {"parts": 4, "kind": "cluster"}],
+    "pq": [{"bits": 4}, {"bits": 1, "m": 5}, {"bits": 11, "m": 2}, {"codebook_dtype": "float16", "bits": 5}],
+    "rq": [
+        {"bits": 4, "beam": 1},
+        {"bits": 1, "m": 9, "beam": 3},
+        {"bits": 9, "m": 2},
+        {"codebook_dtype": "float16", "bits": 5, "beam": 16},
+    ],
+    "tcq": [{"row_bytes": 1}, {"row_bytes": 13, "window": 6}, {"row_bytes": 40, "window": 9}, {"window": 10}],
+    "pruned": [{"density": 1.0}, {"density": 0.03, "start_dtype": "uint64"}],
+    "dedup": [{"limit": 10**6}],
+    "mixed_dim": [{"weighted": True}, {"limit": 10_000}, {"limit": 10**6, "alpha": 0.4, "weighted": True}],
+    "mgqe": [{"bits": 7}, {"hot": 0.5, "bits": 3, "cold_bits": 1}, {"hot": 0.0}, {"hot": 1.0, "m": 7}],
+}
+
 
 def variants(method_id: str) -> list[RowMethod]:
     cls = registry.get(method_id)
@@ -49,11 +71,22 @@ def variants(method_id: str) -> list[RowMethod]:
             found.append(cls.from_config(dict(zip(fields, values, strict=True))))
         except errors.ConfigError:
             assert {"uint8", "int8"} & set(values)  # the values that only some methods take
-    return found
+    return found + [cls.from_config(config) for config in MORE.get(method_id, ())]
 
 
 ALL = [m for name in registry.fitted() for m in variants(name)]
 ALL += [registry.get(name)(symmetric=True, step=0.02) for name in ("int16", "int8")]
+
+
+@pytest.mark.parametrize("name", registry.fitted())
+def test_every_field_is_varied(name):
+    """The laws see each config field of each method at another value than its default."""
+    cls = registry.get(name)
+    given = [m for m in ALL if type(m) is cls]
+    same = [f.name for f in dataclasses.fields(cls) if {getattr(m, f.name) for m in given} <= {f.default}]
+    if name in ("int4", "int2"):
+        same.remove("step")  # refused for less than 8 bits
+    assert not same, f"add values of {same} to CONFIGS or MORE"
 
 
 @pytest.mark.parametrize("method", ALL, ids=repr)

@@ -20,7 +20,15 @@ def main() -> None:
         app()
     except SystemExit as end:
         if end.code == 130:  # how typer ends on Ctrl-C, in silence
-            print("embstore: interrupted; what was at the destination is untouched", file=sys.stderr)
+            notes = "".join(f"; {note}" for note in _notes(end))
+            print(f"embstore: interrupted; what was at the destination is untouched{notes}", file=sys.stderr)
         raise
     except Exception as error:
         fail(error)
+
+
+def _notes(error: BaseException | None) -> list[str]:
+    """Notes of the interrupt that an exception comes from."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return getattr(error, "__notes__", [])

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from .. import __version__, arrays
 from ..arrays import ArraySpec, TableShape
 from ..errors import ConfigError, ShapeError
-from . import layout, metadata
+from . import fitted, layout, metadata
 from .staging import Staging, check_destination, storing, write_all
 from .streams import RaggedFile, RowsFile
 from .verify import file_crc
@@ -35,7 +35,7 @@ class TableWriter:
         JSON-able.
     overwrite : replace an embstore table at `path` (never anything else).
     job : fingerprint of everything the bytes depend on. An interrupted run of the same job is continued:
-        `resume_row` (read it after `write_shared`) is the first row still to be appended.
+        `fitted` is what it fitted, `resume_row` (read it after `write_shared`) the first row still to be appended.
 
     Raises `DestinationExistsError`, `BusyError` (another writer has the lock), `StorageError`.
     """
@@ -73,11 +73,13 @@ class TableWriter:
         plan += [self._transforms, shape.num_embeddings, shape.embedding_dim, self.rows_per_shard, self.rows_per_chunk]
         with storing(self.path):
             self._staging = Staging(self.path, hashlib.sha256(layout.canonical(plan)).hexdigest())
-            self._next = self._completed() if job and self._staging.resumed else 0
+            resumed = bool(job) and self._staging.resumed
+            self.fitted = fitted.load(self._staging) if resumed else None
+            self._next = self._completed() if resumed else 0
             # Keys are always written anew; spill files of a killed run must not be published.
             shutil.rmtree(self._staging.file(layout.KEYS_DIR), ignore_errors=True)
             if not self._next:
-                self._start_over()
+                self._start_over(keep_fitted=self.fitted is not None)
 
     @property
     def directory(self) -> str:
@@ -140,14 +142,10 @@ class TableWriter:
             done += rows
         return done
 
-    def _start_over(self) -> None:
-        for name in (
-            _PROGRESS,
-            layout.CHECKSUM_GROUP,
-            layout.KEYS_DIR,
-            layout.SUBWORD_BUCKETS,
-            *(s.name for s in self.specs),
-        ):
+    def _start_over(self, keep_fitted: bool = False) -> None:
+        stale = [s.name for s in self.specs if not (keep_fitted and s.partition == "shared")]
+        stale += [] if keep_fitted else [fitted.FOLDER]
+        for name in (_PROGRESS, layout.CHECKSUM_GROUP, layout.KEYS_DIR, layout.SUBWORD_BUCKETS, *stale):
             shutil.rmtree(self._staging.file(name), ignore_errors=True)
         for rows_file in self._rows.values():
             rows_file.crcs[:] = 0
@@ -174,14 +172,19 @@ class TableWriter:
         data = {n: np.ascontiguousarray(a, np.dtype(a.dtype).newbyteorder("<")) for n, a in shared.items()}
         crcs = {n: _crc(a.reshape(-1).view(np.uint8)) for n, a in data.items()}
         with storing(self.path):
-            if self._next and any(
-                a.nbytes and self._stored_crc(layout.single_file(n, a.ndim)) != crcs[n] for n, a in data.items()
-            ):
+            files = {n: layout.single_file(n, a.ndim) for n, a in data.items() if a.nbytes}
+            missing = {n for n, file in files.items() if self._stored_crc(file) != crcs[n]}
+            if missing and self._next:
                 self._start_over()
-            for name, array in data.items():
-                if array.nbytes:
-                    self._staging.write(layout.single_file(name, array.ndim), array.reshape(-1).view(np.uint8))
+                missing = set(files)
+            for name in missing:
+                self._staging.write(files[name], data[name].reshape(-1).view(np.uint8))
         self._shared = crcs
+
+    def keep_fitted(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Keep what was fitted for a later run of the same job; call it after `write_shared`."""
+        with storing(self.path):
+            fitted.keep(self._staging, arrays)
 
     def _stored_crc(self, file: str) -> int:
         try:
@@ -326,7 +329,8 @@ class TableWriter:
             metadata.validate(meta, os.path.basename(self.path))
             group = {"attributes": {"embstore": meta}, "zarr_format": 3, "node_type": "group"}
             self._staging.write(layout.GROUP_FILE, layout.document(group))
-            shutil.rmtree(self._staging.file(_PROGRESS), ignore_errors=True)
+            for name in (_PROGRESS, fitted.FOLDER):
+                shutil.rmtree(self._staging.file(name), ignore_errors=True)
             self._staging.publish(self.overwrite)
         return str(meta["digest"])
 
@@ -393,13 +397,23 @@ class TableWriter:
         meta["digest"] = metadata.digest(meta)
         return meta
 
-    def suspend(self) -> None:
-        """Stop, keeping whole shards for a later run of the same job; without any, nothing is kept."""
+    def suspend(self) -> str:
+        """Stop, keeping for a later run of the same job what was fitted and whole shards; a sentence says what.
+
+        Without any, nothing is kept.
+        """
         self._close_streams()
-        if os.path.isdir(self._staging.file(_PROGRESS)):
-            self._staging.release()
-        else:
+        name, total = os.path.basename(self.path), self.shape.num_embeddings
+        done = self._next // self.rows_per_shard * self.rows_per_shard if self._next < total else total
+        has_fitted, has_rows = fitted.kept(self._staging), os.path.isdir(self._staging.file(_PROGRESS))
+        if not has_fitted and not has_rows:
             self._staging.discard()
+            return (
+                f"nothing of {name!r} is kept, as neither fitting nor a shard was finished; run again, it starts over"
+            )
+        self._staging.release()
+        parts = ["what was fitted"] * has_fitted + [f"the first {done:,} of {total:,} rows"] * has_rows
+        return f"{' and '.join(parts)} of {name!r} will be used when the same is run again"
 
     def abort(self) -> None:
         """Stop and remove everything written."""
@@ -424,7 +438,9 @@ class TableWriter:
         elif issubclass(kind, Exception):
             self.abort()
         else:
-            self.suspend()
+            note = self.suspend()
+            if error is not None:
+                error.add_note(note)
 
 
 def _crc(data: npt.NDArray[np.uint8]) -> int:

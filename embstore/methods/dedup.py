@@ -30,6 +30,8 @@ class Dedup(RowMethod):
     ----------
     block_rows, block_dims : rows and values of a row in a block; None for whole rows. Rows keep their order: sorting
         them first would take a map of 4 bytes a row, which is what blocks of one row take, and those find every pair.
+        Nor did a sort pay for narrower blocks: the genres of the 1,682 films of MovieLens-100K take 19,828 bytes in
+        the best blocks as they come, and 21,740 sorted, lexicographically, by first component or by cluster at best.
     tolerance : 0 for blocks of equal bytes only. Above, a block may also be given as an earlier one from which it
         differs by at most `tolerance` times its own length (L2); found by hashing, so some such pairs are missed.
     values : "float32", or "float16": rounded first, then compared.

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ..arrays import Arrays, ArraySpec, TableShape
 from ..errors import BudgetError, ConfigError
 from ..method import FloatRows, Ids, Named, RowMethod, Rows, nbytes
+from ..products import gram, leading
 from . import _groups
 
 F64 = npt.NDArray[np.float64]
@@ -162,7 +163,7 @@ class MixedDim(RowMethod):
         mass = np.bincount(group, weights=counts, minlength=self.blocks).astype(np.float64)
         dims = self._dims(shape, mass, _groups.consecutive(group))
         bases = self._bases(source, counts, group, dims)
-        stored = [b.T for b, d in zip(bases, dims, strict=True) if d < shape.embedding_dim]
+        stored = [b for b, d in zip(bases, dims, strict=True) if d < shape.embedding_dim]
         empty = np.zeros((0, shape.embedding_dim), np.float32)
         return {
             **_groups.build(group, self.blocks),
@@ -172,7 +173,7 @@ class MixedDim(RowMethod):
         }
 
     def _bases(self, source: Rows, counts: F64, group: npt.NDArray[np.uint8], dims: I64) -> list[F64]:
-        """Leading right singular vectors (dim, d) of each block's rows."""
+        """Leading right singular vectors (d, dim) of each block's rows."""
         dim = source.shape.embedding_dim
         moments = np.zeros((self.blocks, dim, dim))
         first = 0
@@ -183,8 +184,10 @@ class MixedDim(RowMethod):
             for g in np.flatnonzero(dims < dim):
                 at = np.flatnonzero(finite & (group[part] == g))
                 x = rows[at].astype(np.float64)
-                moments[g] += (x * counts[part][at, None] if self.weighted else x).T @ x
-        return [_leading(m, int(d)) for m, d in zip(moments, dims, strict=True)]
+                if self.weighted:
+                    x *= np.sqrt(counts[part][at, None])
+                moments[g] += gram(x)
+        return [leading(m, int(d))[0] for m, d in zip(moments, dims, strict=True)]
 
     def encode(self, shared: Mapping[str, npt.NDArray[Any]], ids: Ids, rows: FloatRows) -> Named:
         dim = rows.shape[1]
@@ -265,11 +268,3 @@ def popular_dims(popularity: F64, dim: int, alpha: float, scale: float = 1.0, po
     if powers:
         dims = np.minimum(2.0 ** np.rint(np.log2(dims)), dim)
     return dims.astype(np.int64)
-
-
-def _leading(moment: F64, d: int) -> F64:
-    """`d` eigenvectors of the largest eigenvalues, as columns; the largest entry of each is positive."""
-    _, vectors = np.linalg.eigh(moment)
-    leading = vectors[:, ::-1][:, :d]
-    signs = np.sign(leading[np.abs(leading).argmax(axis=0), np.arange(d)])
-    return np.asarray(leading * np.where(signs == 0, 1.0, signs))

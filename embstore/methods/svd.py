@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ..arrays import Arrays, ArraySpec, TableShape
 from ..errors import BudgetError, ConfigError
 from ..method import FloatRows, Ids, Named, RowMethod, Rows
-from ..products import leading, multiply
+from ..products import gram, leading, multiply
 from .float16 import Float16
 from .float32 import Float32
 from .int8 import Int8
@@ -142,9 +142,9 @@ class SVD(RowMethod):
             finite = rows[np.isfinite(rows).all(axis=1)]
             for g, at in _members(np.searchsorted(bounds, _norms(finite))):
                 x = finite[at].astype(np.float64)
-                grams[g] += x.T @ x
+                grams[g] += gram(x)
                 counts[g] += len(x)
-        vectors, energies = zip(*(leading(gram, shape.embedding_dim) for gram in grams), strict=True)
+        vectors, energies = zip(*(leading(g, shape.embedding_dim) for g in grams), strict=True)
         ranks = self._ranks(np.stack(energies), counts, shape)
         made = np.concatenate([v[:r] for v, r in zip(vectors, ranks, strict=True)])
         basis = made.astype(self.basis)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, cast
 
@@ -32,6 +33,27 @@ class LowPrecision(CompressedEmbedding):
         """The codes, steps and pending floats behind `weight`."""
         found: Codes = self.weight.store
         return found
+
+    @classmethod
+    def solve(
+        cls,
+        stored: type[RowMethod],
+        shape: TableShape,
+        limit: int | None,
+        config: dict[str, Any],
+        option: Mapping[str, Any],
+    ) -> Method:
+        method = cls._codes(stored, config, option).resolve(shape)
+        if limit is not None and (floor := nbytes(method, shape)) > limit:
+            raise BudgetError(
+                f"method {cls.id!r} needs {floor:,} bytes for this table, the budget is {limit:,}; raise it"
+            )
+        return method
+
+    @classmethod
+    @abc.abstractmethod
+    def _codes(cls, stored: type[RowMethod], config: dict[str, Any], option: Mapping[str, Any]) -> RowMethod:
+        """The storage method, whose size is fixed; arguments as of `solve`."""
 
     def _build_rows(self, bits: int, step: Tensor) -> None:
         """Make `weight` of initial values U(-bound, bound), rounded stochastically."""
@@ -125,18 +147,11 @@ class OneStep(LowPrecision):
     bits: ClassVar[int]
 
     @classmethod
-    def solve(
-        cls,
-        stored: type[RowMethod],
-        shape: TableShape,
-        limit: int | None,
-        config: dict[str, Any],
-        option: Mapping[str, Any],
-    ) -> Method:
+    def _codes(cls, stored: type[RowMethod], config: dict[str, Any], option: Mapping[str, Any]) -> RowMethod:
         for name in set(config) - {"step"}:
             raise ConfigError(f"{cls.id!r} trains with step, sparse, found the unknown field {name!r}; drop it")
         step = config.get("step") or REACH / (2 ** (cls.bits - 1) - 1)
-        return within(cls.id, stored.from_config({"symmetric": True, "step": step}).resolve(shape), shape, limit)
+        return stored.from_config({"symmetric": True, "step": step})
 
     def _build(self, counts: npt.NDArray[Any] | None) -> None:
         self._build_rows(self.bits, torch.full((1, 1), float(cast(AffineMethod, self.method).step or 0)))
@@ -144,10 +159,3 @@ class OneStep(LowPrecision):
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         self.store.settle()
         return {"codes": array(self.store.codes)}
-
-
-def within(id: str, method: RowMethod, shape: TableShape, limit: int | None) -> RowMethod:
-    """`method`, whose size is fixed, if it is within `limit` bytes; else `BudgetError`."""
-    if limit is not None and (floor := nbytes(method, shape)) > limit:
-        raise BudgetError(f"method {id!r} needs {floor:,} bytes for this table, the budget is {limit:,}; raise it")
-    return method

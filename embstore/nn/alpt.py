@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from .. import registry
-from ..arrays import TableShape
 from ..errors import ConfigError
-from ..method import Method, RowMethod
-from ._low_precision import REACH, LowPrecision, within
+from ..method import RowMethod
+from ._low_precision import REACH, LowPrecision
 from .base import array
 
 
@@ -42,22 +41,14 @@ class ALPT(LowPrecision):
     options: ClassVar[Mapping[str, Any]] = {"bits": 8, "first_step": None, "step_lr": 100.0, "sparse": False}
 
     @classmethod
-    def solve(
-        cls,
-        stored: type[RowMethod],
-        shape: TableShape,
-        limit: int | None,
-        config: dict[str, Any],
-        option: Mapping[str, Any],
-    ) -> Method:
+    def _codes(cls, stored: type[RowMethod], config: dict[str, Any], option: Mapping[str, Any]) -> RowMethod:
         if option["bits"] not in (8, 16):
             raise ConfigError(f"bits of alpt must be 8 or 16, found {option['bits']!r}; choose one")
         if config:
             raise ConfigError(
                 f"'alpt' has {', '.join(cls.options)}, found the unknown field {next(iter(config))!r}; drop it"
             )
-        method = registry.get(f"int{option['bits']}").from_config({"symmetric": True, "scale_dtype": "float32"})
-        return within(cls.id, method.resolve(shape), shape, limit)
+        return registry.get(f"int{option['bits']}").from_config({"symmetric": True, "scale_dtype": "float32"})
 
     def _build(self, counts: npt.NDArray[Any] | None) -> None:
         bits = int(self.option["bits"])

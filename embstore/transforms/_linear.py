@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ..arrays import ArraySpec
 from ..errors import ConfigError
 from ..method import FloatRows, Named
-from ..products import leading, multiply
+from ..products import gram, leading, multiply
 from ..transform import F32, Shared, Transform
 
 
@@ -27,7 +27,7 @@ def principal(sample: FloatRows, dim: int) -> tuple[npt.NDArray[np.float64], ...
     x = sample[np.isfinite(sample).all(axis=1)].astype(np.float64)
     mean = x.mean(axis=0) if len(x) else np.zeros(sample.shape[1])
     x -= mean
-    components, variances = leading(x.T @ x / max(len(x), 1), dim)
+    components, variances = leading(gram(x) / max(len(x), 1), dim)
     return mean, components, variances
 
 

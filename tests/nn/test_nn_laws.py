@@ -1,6 +1,7 @@
 """What every module promises: forward = exported lookup, gradients, sizes, the faces of torch's own modules."""
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -58,6 +59,8 @@ CONFIGS = {
     "int8": [{"step": 0.003, "sparse": False}],
     "alpt": [{"bits": 16}],
 }
+# Fields of stored methods that modules take as an argument of their own.
+STORED = {name: [{"seed": 2**32 - 1}] for name in ("hash", "robe", "adapt", "dhe")}
 # Modules whose rows sum in another order than the stored kernel: relative tolerance.
 CLOSE = {"dhe": 1e-6, "fourier": 1e-6, "ngram_hash": 1e-6, "define": 1e-6}
 N, DIM = 203, 12
@@ -189,8 +192,17 @@ def test_bad_ids(name, config):
 def test_kernels_of_trained_methods(name):
     for dim in (1, 5, 16, 50, 64, 128):
         check_trained(registry.get(name)(), rows=67, dim=dim)
-        for config in CONFIGS.get(name, ()):
+        for config in (*CONFIGS.get(name, ()), *STORED.get(name, ())):
             check_trained(registry.get(name)(**config), rows=67, dim=dim)
+
+
+@pytest.mark.parametrize("name", registry.trained())
+def test_every_field_is_varied(name):
+    """The kernels see each config field of each stored method at another value than its default."""
+    cls = registry.get(name)
+    given = [cls(**config) for config in (*CONFIGS.get(name, ()), *STORED.get(name, ()))]
+    same = [f.name for f in dataclasses.fields(cls) if {getattr(m, f.name) for m in given} <= {f.default}]
+    assert not same, f"add values of {same} to CONFIGS or STORED"
 
 
 @pytest.mark.parametrize("name", registry.trained())
