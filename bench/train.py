@@ -14,6 +14,7 @@ for stage in module.stages():
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -99,6 +100,7 @@ class Loop:
 
     def _stage(self, stage: Any) -> int:
         """One stage; its number of epochs."""
+        self.module.begin_stage(stage.name, self._steps(stage))
         optimizer = self.make_optimizer([p for part in (self.module, self.model) for p in part.parameters()])
         early = stage.name in STOPPED_EARLY
         best, kept, waited, epoch = -1.0, None, 0, 0
@@ -121,6 +123,11 @@ class Loop:
         self.module.end_of_stage(stage.name)
         return epoch
 
+    def _steps(self, stage: Any) -> int:
+        """Steps of a stage that is not stopped early."""
+        passes = 2 if stage.needs == "validation" else 1
+        return self.epochs * passes * math.ceil(len(self.data.train) / self.batch)
+
     def _train_on(self, at: Tensor, optimizer: torch.optim.Optimizer, validation: bool) -> None:
         ids, labels = self._ids[at], self._labels[at]
         self.module.before_step(self._step, validation)
@@ -131,6 +138,9 @@ class Loop:
         total, term = loss(), self.module.regularizer()
         optimizer.zero_grad()
         (total if term is None else total + term).backward()
+        if validation:  # for the module alone
+            for parameter in self.model.parameters():
+                parameter.grad = None
         optimizer.step()
         self.module.second_pass(loss)
         self.module.after_step(self._step)

@@ -29,6 +29,10 @@ _MODULES: dict[str, tuple[str, str]] = {
     "adapt": ("embstore.nn.adapt:Adapt", "adapt"),
     "dhe": ("embstore.nn.dhe:Dhe", "dhe"),
     "cafe": ("embstore.nn.cafe:Cafe", "adapt"),
+    "deeplight": ("embstore.nn.deeplight:DeepLight", "pruned"),
+    "pep": ("embstore.nn.pep:Pep", "pruned"),
+    "autosrh": ("embstore.nn.autosrh:AutoSrh", "pruned"),
+    "dnis": ("embstore.nn.dnis:Dnis", "pruned"),
 }
 
 

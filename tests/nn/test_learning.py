@@ -86,6 +86,9 @@ class Staged(torch.nn.Module):
     def forward(self, ids):
         return self.weight[ids % 600, torch.arange(3)]
 
+    def begin_stage(self, name, steps):
+        self.calls.append(("begin", name, steps))
+
     def before_step(self, step, validation=False):
         self.calls.append(("before", step, validation))
 
@@ -115,10 +118,10 @@ def test_the_loop_calls_every_hook_in_order():
     loop = train.Loop(module, ctr_models.DLRM(3, 2, (4,)), data, optimizer, batch=8000, epochs=1)
     assert loop.run().epochs == {"search": 1, "retrain": 1}
     step = [("regularizer",), ("second",)]
-    wanted = []
+    wanted = [("begin", "search", 6)]
     for i in range(6):  # 24,000 samples are 3 batches, each after one of validation data
         wanted += [("before", i, i % 2 == 0), *step, ("after", i)]
-    wanted.append(("end", "search"))
+    wanted += [("end", "search"), ("begin", "retrain", 3)]
     for i in range(6, 9):
         wanted += [("before", i, False), *step, ("after", i)]
     assert module.calls == [*wanted, ("end", "retrain")]
