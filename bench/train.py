@@ -1,11 +1,12 @@
 """The training loop of the benchmarks and tests: what a loop owes a module of `embstore.nn`, and no more.
 
 for stage in module.stages():
+    module.begin_stage(stage.name, steps)
     optimizer = new one                       # parameters may have changed
     for each batch:
         module.before_step(step)
         loss = criterion(model(module(ids)), labels) + module.regularizer()
-        loss.backward(); optimizer.step()
+        loss.backward(); optimizer.step()     # of the module alone after a batch of validation data
         module.second_pass(lambda: criterion(model(module(ids)), labels))
         module.after_step(step)
     module.end_of_stage(stage.name)
@@ -138,9 +139,9 @@ class Loop:
         total, term = loss(), self.module.regularizer()
         optimizer.zero_grad()
         (total if term is None else total + term).backward()
-        if validation:  # for the module alone
+        if validation:
             for parameter in self.model.parameters():
-                parameter.grad = None
+                parameter.grad = None  # optimizers pass over it
         optimizer.step()
         self.module.second_pass(loss)
         self.module.after_step(self._step)

@@ -1,4 +1,4 @@
-"""Shared by deeplight, pep, autosrh and dnis: a weight for each value, and a mask of those that a budget has room for."""
+"""Shared by deeplight, pep, autosrh and dnis: a weight for each value, and a mask of those that a budget pays for."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Pruning(AllFields):
     @property
     def kept(self) -> int:
         """How many values are kept in the end."""
-        return self.method.free_sizes(self.shape)["kept"]
+        return int(self.method.free_sizes(self.shape)["kept"])
 
     def begin_stage(self, name: str, steps: int | None = None) -> None:
         self._steps = steps or 0
@@ -85,7 +85,8 @@ class Pruning(AllFields):
         if self._stage == len(names):
             return
         if name != names[self._stage]:
-            raise ConfigError(f"the stage of {self.id!r} must be {names[self._stage]!r}, found {name!r}; end that first")
+            wanted = names[self._stage]
+            raise ConfigError(f"the stage of {self.id!r} must be {wanted!r}, found {name!r}; end that first")
         if name == self.prunes:
             with torch.no_grad():
                 self.mask.copy_(largest(self.scores(), self.kept))
@@ -93,7 +94,7 @@ class Pruning(AllFields):
 
     def _kept_now(self, steps: int) -> int:
         """How many values are kept `steps` steps into the schedule; see `DeepLight`."""
-        settled = self.option["steps"] or self._steps / 2 or SETTLED
+        settled = float(self.option["steps"] or self._steps / 2 or SETTLED)
         cells = self.weight.numel()
         return cells - int((cells - self.kept) * (1 - 0.99 ** (steps * SETTLED / settled / 100)))
 
@@ -149,7 +150,7 @@ class Pruning(AllFields):
         found = self.option[name]
         if found is None and self.options[name] is None:
             return
-        if isinstance(found, bool) or not isinstance(found, kind) or not low <= found < np.inf:
+        if isinstance(found, bool) or not isinstance(found, kind) or not low <= cast(float, found) < np.inf:
             what = "an integer" if kind is int else "a number"
             raise ConfigError(
                 f"{name} of {self.id} must be {what} from {low} on, found {found!r}; the default is "

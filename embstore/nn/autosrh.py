@@ -104,5 +104,5 @@ def frequency_groups(counts: npt.NDArray[Any], shares: Sequence[float]) -> npt.N
     key = -counts.astype(np.float64)
     order = np.sort(key)
     middle = (np.searchsorted(order, key) + np.searchsorted(order, key, side="right") - 1) / 2
-    ends = np.cumsum(shares)[:-1] * len(counts)
+    ends = np.rint(np.cumsum(shares)[:-1] * len(counts))
     return np.searchsorted(ends, middle, side="right").astype(np.uint8)

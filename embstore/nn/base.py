@@ -33,7 +33,8 @@ class Stage:
     Attributes
     ----------
     name : "train", "warm-up", "search", "retrain", …
-    needs : "train", batches of training data alone; or "validation", validation batches too, see `before_step`.
+    needs : "train", batches of training data alone; or "validation", validation batches too, see `before_step`, of
+        which the model around the module must not learn.
     advice : how long and how, in a sentence.
     """
 

@@ -10,8 +10,8 @@ from .base import Stage
 
 
 class Dnis(AutoSrh):
-    """DNIS (Cheng, Shen and Huang, 2020): `AutoSrh` from the first step on, without warm-up, with a gate for each of four
-    blocks of dims, five groups of unequal sizes, and no weight on the magnitudes of gates.
+    """DNIS (Cheng, Shen and Huang, 2020): `AutoSrh` that searches from the first step on, without warm-up, with a gate
+    for each of four blocks of dims, five groups of unequal sizes, and no weight on the magnitudes of gates.
     """
 
     id: ClassVar[str] = "dnis"

@@ -17,7 +17,7 @@ PER = ("global", "dim", "field", "field-dim", "feature", "feature-dim")
 
 
 class Pep(Pruning):
-    """PEP (Liu et al., ICLR 2021): a value is sign(v) relu(|v| - g), with a threshold g = scale * sigmoid(s), s learned.
+    """PEP (Liu et al., ICLR 2021): a value is sign(v) relu(|v| - g), its threshold g = scale * sigmoid(s), s learned.
 
     In `search` weights v and thresholds s are trained together; what is above its threshold in the end is kept. Then
     all weights get their initial values again and `retrain` teaches those that are kept (a lottery ticket). The loop
