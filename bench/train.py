@@ -1,7 +1,7 @@
 """The training loop of the benchmarks and tests: what a loop owes a module of `embstore.nn`, and no more.
 
 for stage in module.stages():
-    module.begin_stage(stage.name, steps)
+    module.begin_stage(stage.name, steps)     # if stage.fresh the model has its initial weights again
     optimizer = new one                       # parameters may have changed
     for each batch:
         module.before_step(step)
@@ -75,6 +75,7 @@ class Loop:
         self._rng = np.random.default_rng(seed)
         self._ids, self._labels = torch.from_numpy(data.fields), torch.from_numpy(data.labels)
         self._step = 0
+        self._first = copy.deepcopy(model.state_dict())
 
     def run(self) -> Outcome:
         """Every stage of the module, then the measures."""
@@ -101,6 +102,8 @@ class Loop:
 
     def _stage(self, stage: Any) -> int:
         """One stage; its number of epochs."""
+        if stage.fresh:
+            self.model.load_state_dict(self._first)
         self.module.begin_stage(stage.name, self._steps(stage))
         optimizer = self.make_optimizer([p for part in (self.module, self.model) for p in part.parameters()])
         early = stage.name in STOPPED_EARLY

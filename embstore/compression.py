@@ -291,7 +291,8 @@ def store(
         shared = {s.name for s in specs if s.partition == "shared"}
         writer.write_shared({name: array for name, array in arrays.items() if name in shared})
         step = writer.rows_per_shard
-        for first in range(0, shape.num_embeddings if by_row else 0, step):
+        # Ragged arrays alone, without one by row, are written at once.
+        for first in range(0, shape.num_embeddings, step) if by_row else range(len(specs) > len(shared)):
             part = {name: arrays[name][first : first + step] for name in by_row}
             writer.append({**part, **_items(specs, arrays, first, first + step)})
         if keys is not None:

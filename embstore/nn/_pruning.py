@@ -95,7 +95,7 @@ class Pruning(AllFields):
     def _kept_now(self, steps: int) -> int:
         """How many values are kept `steps` steps into the schedule; see `DeepLight`."""
         settled = float(self.option["steps"] or self._steps / 2 or SETTLED)
-        cells = self.weight.numel()
+        cells: int = self.weight.numel()
         return cells - int((cells - self.kept) * (1 - 0.99 ** (steps * SETTLED / settled / 100)))
 
     def get_extra_state(self) -> Tensor:

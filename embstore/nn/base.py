@@ -36,11 +36,13 @@ class Stage:
     needs : "train", batches of training data alone; or "validation", validation batches too, see `before_step`, of
         which the model around the module must not learn.
     advice : how long and how, in a sentence.
+    fresh : whether the model around the module begins with its initial weights again, as the module does.
     """
 
     name: str
     needs: Literal["train", "validation"] = "train"
     advice: str = ""
+    fresh: bool = False
 
 
 class CompressedEmbedding(nn.Module, abc.ABC):

@@ -20,8 +20,8 @@ class Pep(Pruning):
     """PEP (Liu et al., ICLR 2021): a value is sign(v) relu(|v| - g), its threshold g = scale * sigmoid(s), s learned.
 
     In `search` weights v and thresholds s are trained together; what is above its threshold in the end is kept. Then
-    all weights get their initial values again and `retrain` teaches those that are kept (a lottery ticket). The loop
-    does well to begin with the other layers' initial weights there too.
+    all weights get their initial values again, as the layers around the module should, and `retrain` teaches those that
+    are kept (a lottery ticket).
 
     Nothing in PEP leads thresholds to a budget. So `scale`, a constant there, grows: at every decision it becomes what
     leaves as many values above their thresholds as the schedule of `DeepLight` allows. s decides who goes, the schedule
@@ -57,7 +57,7 @@ class Pep(Pruning):
     def stages(self) -> tuple[Stage, ...]:
         return (
             Stage("search", advice="as the uncompressed model; tell begin_stage how many steps that is"),
-            Stage("retrain", advice="as the uncompressed model, the other layers from their initial weights too"),
+            Stage("retrain", advice="as the uncompressed model", fresh=bool(self.option["rewind"])),
         )
 
     def _sigmoids(self, ids: Tensor) -> Tensor:

@@ -128,6 +128,28 @@ def test_the_loop_calls_every_hook_in_order():
     assert len(made) == 2
 
 
+def test_a_fresh_stage_begins_with_the_models_initial_weights():
+    module, model = Staged(), ctr_models.DLRM(3, 2, (4,))
+    module.stages = lambda: (enn.Stage("search"), enn.Stage("retrain"), enn.Stage("retrain", fresh=True))
+    seen = [model.top[-1].bias.detach().clone()]
+    module.begin_stage = lambda name, steps: seen.append(model.top[-1].bias.detach().clone())
+    train.Loop(module, model, clicks(), lambda p: torch.optim.SGD(p, 0.1), batch=8000, epochs=1).run()
+    assert torch.equal(seen[1], seen[0]) and not torch.equal(seen[2], seen[0]) and torch.equal(seen[3], seen[0])
+
+
+def test_the_model_does_not_learn_from_validation_data():
+    module, model = Staged(), ctr_models.DLRM(3, 2, (4,))
+    before = [p.detach().clone() for p in model.parameters()]
+    loop = train.Loop(module, model, clicks(), lambda p: torch.optim.SGD(p, 0.1), batch=8000, epochs=1)
+    optimizer = torch.optim.SGD([*module.parameters(), *model.parameters()], 0.1)
+    at = torch.arange(100)
+    loop._train_on(at, optimizer, validation=True)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert module.weight.grad is not None
+    loop._train_on(at, optimizer, validation=False)
+    assert not all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
 def test_early_stopping_gives_back_the_best_epoch(monkeypatch):
     data = clicks()
     found = iter([0.6, 0.7, 0.65, 0.64, 0.1, 0.1])
