@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -17,7 +18,7 @@ from ..methods.pruned import Pruned
 from ._all_fields import AllFields
 from .base import array
 
-# After so many steps the sparse rate of DeepLight, S (1 - 0.99^(t / 100)), is within a thousandth of S.
+# Where 0.99^(t / 100) is a thousandth.
 SETTLED = 68_732
 
 
@@ -92,12 +93,6 @@ class Pruning(AllFields):
                 self.mask.copy_(largest(self.scores(), self.kept))
         self._stage, self._step, self._steps = self._stage + 1, 0, 0
 
-    def _kept_now(self, steps: int) -> int:
-        """How many values are kept `steps` steps into the schedule; see `DeepLight`."""
-        settled = float(self.option["steps"] or self._steps / 2 or SETTLED)
-        cells: int = self.weight.numel()
-        return cells - int((cells - self.kept) * (1 - 0.99 ** (steps * SETTLED / settled / 100)))
-
     def get_extra_state(self) -> Tensor:
         return torch.tensor([self._stage, self._step, self._steps, self._seed])
 
@@ -156,6 +151,48 @@ class Pruning(AllFields):
                 f"{name} of {self.id} must be {what} from {low} on, found {found!r}; the default is "
                 f"{self.options[name]}"
             )
+
+
+class Gradual(Pruning):
+    """Base of deeplight and pep, which prune more and more.
+
+    After a warm-up, every `every` steps, the sparsity becomes S (1 - 0.99^(t / 100)), the adaptive sparse rate of
+    DeepLight, t counting from the end of the warm-up, S being the sparsity in the end. That comes within a thousandth
+    of S after 68,732 steps: `steps` stretches or shrinks t so that it takes as many. A stage that ends early prunes the
+    rest at one blow.
+
+    Options
+    -------
+    steps : of the schedule, until it is within a thousandth of S; None for half of those that `begin_stage` is told,
+        or 68,732.
+    warm_up : steps before the first pruning; None for a quarter of those that `begin_stage` is told, or 0.
+    every : steps between two decisions, each of which orders all values of the table.
+    """
+
+    options: ClassVar[Mapping[str, Any]] = {**Pruning.options, "steps": None, "warm_up": None, "every": 10}
+
+    def _build(self, counts: npt.NDArray[Any] | None) -> None:
+        super()._build(counts)
+        self._check_number("steps", 1)
+        self._check_number("warm_up", 0)
+        self._check_number("every", 1)
+
+    @abc.abstractmethod
+    def prune_to(self, kept: int) -> None:
+        """Prune for the time being, so that `kept` values are left."""
+
+    def after_step(self, step: int) -> None:
+        super().after_step(step)
+        warm_up = self.option["warm_up"]
+        past = self._step - (self._steps // 4 if warm_up is None else warm_up)
+        if not self.pruned and past > 0 and past % self.option["every"] == 0:
+            with torch.no_grad():
+                self.prune_to(self._kept_after(past))
+
+    def _kept_after(self, steps: int) -> int:
+        settled = float(self.option["steps"] or self._steps / 2 or SETTLED)
+        cells: int = self.weight.numel()
+        return cells - int((cells - self.kept) * (1 - 0.99 ** (steps * SETTLED / settled / 100)))
 
 
 def largest(scores: Tensor, kept: int) -> Tensor:

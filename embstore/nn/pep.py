@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from ._pruning import Pruning
+from ._pruning import Gradual
 from .base import Stage
 
 PER = ("global", "dim", "field", "field-dim", "feature", "feature-dim")
 
 
-class Pep(Pruning):
+class Pep(Gradual):
     """PEP (Liu et al., ICLR 2021): a value is sign(v) relu(|v| - g), its threshold g = scale * sigmoid(s), s learned.
 
     In `search` weights v and thresholds s are trained together; what is above its threshold in the end is kept. Then
@@ -24,29 +24,27 @@ class Pep(Pruning):
     are kept (a lottery ticket).
 
     Nothing in PEP leads thresholds to a budget. So `scale`, a constant there, grows: at every decision it becomes what
-    leaves as many values above their thresholds as the schedule of `DeepLight` allows. s decides who goes, the schedule
-    how many. And s begins at 0, where a sigmoid moves most: from the -150 of one implementation it would never move,
-    its gradient being 0 in float32.
+    leaves as many values above their thresholds as the schedule allows. s decides who goes, the schedule how many. And
+    s begins at 0, where a sigmoid moves most: from the -150 of one implementation it would never move, its gradient
+    being 0 in float32. A value below its threshold has no gradient either, so the warm-up matters: who is pruned before
+    it has learned anything is lost.
 
     Options
     -------
+    steps, warm_up, every : see `Gradual`.
     per : one threshold for all values ("global"), or one for each "dim", "field", "field-dim", "feature" (row) or
         "feature-dim" (value).
-    steps : of the schedule, see `DeepLight`; None for half of those that `begin_stage` is told.
-    every : steps between two decisions, each of which orders all values of the table.
     rewind : False keeps the weights of the search for `retrain`, with their thresholds taken off.
     """
 
     id: ClassVar[str] = "pep"
     prunes: ClassVar[str] = "search"
-    options: ClassVar[Mapping[str, Any]] = {**Pruning.options, "per": "dim", "steps": None, "every": 10, "rewind": True}
+    options: ClassVar[Mapping[str, Any]] = {**Gradual.options, "per": "dim", "rewind": True}
 
     scale: Tensor
 
     def _build(self, counts: npt.NDArray[Any] | None) -> None:
         super()._build(counts)
-        self._check_number("steps", 1)
-        self._check_number("every", 1)
         per = self.option["per"]
         if per not in PER:
             raise ConfigError(f"per of pep must be one of {', '.join(map(repr, PER))}, found {per!r}; choose one")
@@ -82,13 +80,9 @@ class Pep(Pruning):
         ids = torch.arange(self.num_embeddings, device=self.weight.device)
         return self.weight.abs() / self._sigmoids(ids).clamp(min=1e-30)
 
-    def after_step(self, step: int) -> None:
-        super().after_step(step)
-        if not self.pruned and self._step % self.option["every"] == 0:
-            gone = self.weight.numel() - self._kept_now(self._step)
-            if gone:
-                with torch.no_grad():
-                    self.scale.copy_(self.scores().flatten().kthvalue(gone).values)
+    def prune_to(self, kept: int) -> None:
+        if kept < self.weight.numel():
+            self.scale.copy_(self.scores().flatten().kthvalue(self.weight.numel() - kept).values)
 
     def end_of_stage(self, name: str) -> None:
         searching = not self.pruned
