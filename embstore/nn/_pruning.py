@@ -40,7 +40,7 @@ class Pruning(AllFields):
 
     def _build(self, counts: npt.NDArray[Any] | None) -> None:
         self._stage = self._step = self._steps = 0
-        self._seed = self._generator.initial_seed()
+        self._seed = self._generator.initial_seed() % 2**63
         self.weight = nn.Parameter(self._first_values())
         self.register_buffer("mask", torch.ones(self.num_embeddings, self.embedding_dim, dtype=torch.bool))
 
@@ -163,13 +163,14 @@ class Gradual(Pruning):
 
     Options
     -------
-    steps : of the schedule, until it is within a thousandth of S; None for half of those that `begin_stage` is told,
-        or 68,732.
-    warm_up : steps before the first pruning; None for a quarter of those that `begin_stage` is told, or 0.
+    warm_up : steps before the first pruning; None for the first of the shares `schedule` of the steps that
+        `begin_stage` is told, or 0.
+    steps : of the schedule, until it is within a thousandth of S; None for the second of these shares, or 68,732.
     every : steps between two decisions, each of which orders all values of the table.
     """
 
     options: ClassVar[Mapping[str, Any]] = {**Pruning.options, "steps": None, "warm_up": None, "every": 10}
+    schedule: ClassVar[tuple[float, float]]
 
     def _build(self, counts: npt.NDArray[Any] | None) -> None:
         super()._build(counts)
@@ -184,13 +185,13 @@ class Gradual(Pruning):
     def after_step(self, step: int) -> None:
         super().after_step(step)
         warm_up = self.option["warm_up"]
-        past = self._step - (self._steps // 4 if warm_up is None else warm_up)
+        past = self._step - (int(self._steps * self.schedule[0]) if warm_up is None else warm_up)
         if not self.pruned and past > 0 and past % self.option["every"] == 0:
             with torch.no_grad():
                 self.prune_to(self._kept_after(past))
 
     def _kept_after(self, steps: int) -> int:
-        settled = float(self.option["steps"] or self._steps / 2 or SETTLED)
+        settled = float(self.option["steps"] or self._steps * self.schedule[1] or SETTLED)
         cells: int = self.weight.numel()
         return cells - int((cells - self.kept) * (1 - 0.99 ** (steps * SETTLED / settled / 100)))
 

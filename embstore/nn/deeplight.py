@@ -26,6 +26,8 @@ class DeepLight(Gradual):
 
     id: ClassVar[str] = "deeplight"
     prunes: ClassVar[str] = "prune"
+    # What is left has the last quarter to learn to do without the others.
+    schedule: ClassVar[tuple[float, float]] = (0.25, 0.5)
     options: ClassVar[Mapping[str, Any]] = {**Gradual.options, "regrow": True}
 
     def stages(self) -> tuple[Stage, ...]:

@@ -39,6 +39,7 @@ class Pep(Gradual):
 
     id: ClassVar[str] = "pep"
     prunes: ClassVar[str] = "search"
+    schedule: ClassVar[tuple[float, float]] = (0.5, 0.3)
     options: ClassVar[Mapping[str, Any]] = {**Gradual.options, "per": "dim", "rewind": True}
 
     scale: Tensor

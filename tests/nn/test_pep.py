@@ -73,6 +73,18 @@ def test_the_scale_leads_to_the_budget(per):
     assert (active & module.mask).sum() == module.kept
 
 
+def test_the_schedule_fits_the_stage():
+    module = make("pep", density=0.1, every=1)
+    module.begin_stage("search", 80)
+    found = []
+    for step in range(80):
+        module.after_step(step)
+        with torch.no_grad():
+            found.append(int((module(torch.arange(N)) == 0).sum()))
+    assert found[39] == 0 < found[40]
+    assert 0.998 * 0.9 * CELLS < found[63] <= found[79] < 0.9 * CELLS
+
+
 def test_the_ticket_begins_anew():
     first = make("pep", budget=0.3).weight.detach().clone()
     module = make("pep", budget=0.3)
