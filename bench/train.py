@@ -1,11 +1,12 @@
 """The training loop of the benchmarks and tests: what a loop owes a module of `embstore.nn`, and no more.
 
 for stage in module.stages():
+    module.begin_stage(stage.name, steps)     # if stage.fresh the model has its initial weights again
     optimizer = new one                       # parameters may have changed
     for each batch:
         module.before_step(step)
         loss = criterion(model(module(ids)), labels) + module.regularizer()
-        loss.backward(); optimizer.step()
+        loss.backward(); optimizer.step()     # of the module alone after a batch of validation data
         module.second_pass(lambda: criterion(model(module(ids)), labels))
         module.after_step(step)
     module.end_of_stage(stage.name)
@@ -14,6 +15,7 @@ for stage in module.stages():
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -73,6 +75,7 @@ class Loop:
         self._rng = np.random.default_rng(seed)
         self._ids, self._labels = torch.from_numpy(data.fields), torch.from_numpy(data.labels)
         self._step = 0
+        self._first = copy.deepcopy(model.state_dict())
 
     def run(self) -> Outcome:
         """Every stage of the module, then the measures."""
@@ -99,6 +102,9 @@ class Loop:
 
     def _stage(self, stage: Any) -> int:
         """One stage; its number of epochs."""
+        if stage.fresh:
+            self.model.load_state_dict(self._first)
+        self.module.begin_stage(stage.name, self._steps(stage))
         optimizer = self.make_optimizer([p for part in (self.module, self.model) for p in part.parameters()])
         early = stage.name in STOPPED_EARLY
         best, kept, waited, epoch = -1.0, None, 0, 0
@@ -121,6 +127,11 @@ class Loop:
         self.module.end_of_stage(stage.name)
         return epoch
 
+    def _steps(self, stage: Any) -> int:
+        """Steps of a stage that is not stopped early."""
+        passes = 2 if stage.needs == "validation" else 1
+        return self.epochs * passes * math.ceil(len(self.data.train) / self.batch)
+
     def _train_on(self, at: Tensor, optimizer: torch.optim.Optimizer, validation: bool) -> None:
         ids, labels = self._ids[at], self._labels[at]
         self.module.before_step(self._step, validation)
@@ -131,6 +142,9 @@ class Loop:
         total, term = loss(), self.module.regularizer()
         optimizer.zero_grad()
         (total if term is None else total + term).backward()
+        if validation:
+            for parameter in self.model.parameters():
+                parameter.grad = None  # optimizers pass over it
         optimizer.step()
         self.module.second_pass(loss)
         self.module.after_step(self._step)

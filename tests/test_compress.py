@@ -10,7 +10,11 @@ import numpy as np
 import pytest
 
 import embstore
+from embstore import compression, registry
+from embstore.arrays import Arrays
 from embstore.errors import BudgetError, ConfigError, DuplicateKeyError
+from embstore.format import layout
+from embstore.testing.laws import MemoryRows, make_counts
 
 N, DIM = 1000, 64
 FLOAT32 = 4 * N * DIM
@@ -111,3 +115,29 @@ def test_subwords_of_a_compressed_model(tmp_path: Path) -> None:
     np.testing.assert_allclose(rows[4], model.get_word_vector("fox"), atol=float(np.ptp(want) / 255))
     exact = embstore.compress(tmp_path / "model.bin", tmp_path / "exact", "float32")
     np.testing.assert_array_equal(exact.lookup(words, oov="subwords"), want)
+
+
+@pytest.mark.parametrize("name", ["pruned", "svd", "mgqe", "mixed_dim"])
+def test_arrays_with_ragged_ones_are_stored_shard_by_shard(
+    tmp_path: Path, rows: np.ndarray, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As training exports them: all rows at once, cut where the shards are."""
+    monkeypatch.setattr(layout, "SHARD_BYTES", 512)
+    monkeypatch.setattr(layout, "CHUNK_BYTES", 128)
+    monkeypatch.setattr(layout, "MIN_CHUNK_BYTES", 1)
+    source = MemoryRows(rows, counts=make_counts(N))
+    config: dict[str, Any] = {"groups": 3} if name == "svd" else {}
+    method = registry.get(name).from_config(config).resolve(source.shape)
+    shared = method.fit(source, np.random.default_rng(0))
+    named = {**shared, **method.encode(shared, np.arange(N), rows)}
+    named = {key: array for key, array in named.items() if not key.startswith("_")}
+    specs = method.layout(source.shape)
+    assert any(spec.partition == "ragged" for spec in specs)
+    table = compression.store(tmp_path / "t", method, source.shape, named)
+    assert table.verify() == [] and table.nbytes == sum(array.nbytes for array in named.values())
+    for spec in specs:
+        if spec.partition == "rows":
+            assert len(list((tmp_path / "t" / spec.name / "c").iterdir())) > 2
+    whole = np.empty_like(rows)
+    method.lookup(Arrays({**shared, **named}, 0), np.arange(N), whole)
+    assert np.array_equal(table.lookup(np.arange(N)), whole)

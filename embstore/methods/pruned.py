@@ -140,6 +140,10 @@ class Pruned(RowMethod):
         bits = _magnitudes(rows)
         tied = ids < shared["_tie_rows"][0]
         keep = bits >= np.where(tied, shared["_threshold"][1], shared["_threshold"][0])[:, None]
+        return self.pack(keep, rows)
+
+    def pack(self, keep: npt.NDArray[np.bool_], rows: FloatRows) -> Named:
+        """The arrays of `rows` of which the values at `keep`, a mask of their shape, are kept; pure, row by row."""
         counts = keep.sum(axis=1)
         named: Named = {"start": (np.cumsum(counts) - counts).astype(self.start_dtype or "uint32")}
         dim = rows.shape[1]

@@ -32,6 +32,10 @@ _MODULES: dict[str, tuple[str, str]] = {
     "ngram_hash": ("embstore.nn.ngram_hash:NgramHash", "ngram_hash"),
     "define": ("embstore.nn.define:Define", "float32"),
     "cafe": ("embstore.nn.cafe:Cafe", "adapt"),
+    "deeplight": ("embstore.nn.deeplight:DeepLight", "pruned"),
+    "pep": ("embstore.nn.pep:Pep", "pruned"),
+    "autosrh": ("embstore.nn.autosrh:AutoSrh", "pruned"),
+    "dnis": ("embstore.nn.dnis:Dnis", "pruned"),
 }
 
 

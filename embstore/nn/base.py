@@ -34,13 +34,16 @@ class Stage:
     Attributes
     ----------
     name : "train", "warm-up", "search", "retrain", …
-    needs : "train", batches of training data alone; or "validation", validation batches too, see `before_step`.
+    needs : "train", batches of training data alone; or "validation", validation batches too, see `before_step`, of
+        which the model around the module must not learn.
     advice : how long and how, in a sentence.
+    fresh : whether the model around the module begins with its initial weights again, as the module does.
     """
 
     name: str
     needs: Literal["train", "validation"] = "train"
     advice: str = ""
+    fresh: bool = False
 
 
 class CompressedEmbedding(nn.Module, abc.ABC):
@@ -121,6 +124,9 @@ class CompressedEmbedding(nn.Module, abc.ABC):
         """The stages of training, in order. A loop runs each, then calls `end_of_stage` with its name."""
         return (Stage("train", advice="as the uncompressed model"),)
 
+    def begin_stage(self, name: str, steps: int | None = None) -> None:
+        """Called before a stage; `steps` is how many it will have, for schedules to follow, None if not known."""
+
     def before_step(self, step: int, validation: bool = False) -> None:
         """Called before each forward pass; `validation` where the batch is one of validation data."""
 
@@ -161,7 +167,7 @@ class CompressedEmbedding(nn.Module, abc.ABC):
         Raises `IdTypeError`, `IdRangeError` (ids on an accelerator are checked there, at the price of a
         synchronization), `ShapeError`.
         """
-        self.check_ids(input)
+        check_ids(input, self.num_embeddings)
         flat = input.reshape(-1).long()
         if self.mode is None:
             if offsets is not None or per_sample_weights is not None:
@@ -177,16 +183,6 @@ class CompressedEmbedding(nn.Module, abc.ABC):
         order = torch.arange(len(flat), device=input.device)
         weights = None if per_sample_weights is None else per_sample_weights.reshape(-1).to(rows.dtype)
         return nn.functional.embedding_bag(order, rows, offsets, mode=self.mode, per_sample_weights=weights)
-
-    def check_ids(self, ids: Tensor) -> None:
-        """Raise `IdTypeError` or `IdRangeError` where `ids` are not integers from 0 to num_embeddings - 1."""
-        if ids.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
-            raise IdTypeError(f"ids must be integers, found {ids.dtype}; convert them with .long()")
-        if ids.numel() and not torch.compiler.is_compiling():
-            low, high = int(ids.min()), int(ids.max())
-            if low < 0 or high >= self.num_embeddings:
-                found = low if low < 0 else high
-                raise IdRangeError(f"ids must be from 0 to {self.num_embeddings - 1}, found {found}; check the ids")
 
     def as_output_projection(self, block: int = 16384) -> OutputProjection:
         """A layer of logits (..., num_embeddings) of hidden states (..., embedding_dim), with the weights of this one.
@@ -228,18 +224,31 @@ class CompressedEmbedding(nn.Module, abc.ABC):
 
         Raises `ConfigError` in a half-done stage, `DestinationExistsError`, `StorageError`.
         """
-        from ..compression import store
-
         with torch.no_grad():
             arrays = self.arrays()
-        specs = self.method.layout(self.shape)
+        return self._store(path, self.method, self.shape, arrays, keys=keys, overwrite=overwrite)
+
+    def _store(
+        self,
+        path: str | os.PathLike[str],
+        method: Method,
+        shape: TableShape,
+        arrays: dict[str, npt.NDArray[Any]],
+        *,
+        keys: Any = None,
+        overwrite: bool = False,
+    ) -> Table:
+        """Check arrays against the method's layout, write them as a table and open it."""
+        from ..compression import store
+
+        specs = method.layout(shape)
         partition: Literal["rows", "shared"]
         for partition in ("rows", "shared"):
             own = {s.name for s in specs if (s.partition == "shared") == (partition == "shared")}
             part = {k: v for k, v in arrays.items() if k in own}
-            check(specs, part, partition=partition, rows=self.num_embeddings)
+            check(specs, part, partition=partition, rows=shape.num_embeddings)
         about = {"trained": self.id}
-        return store(path, self.method, self.shape, arrays, keys=keys, overwrite=overwrite, provenance=about)
+        return store(path, method, shape, arrays, keys=keys, overwrite=overwrite, provenance=about)
 
     def extra_repr(self) -> str:
         return f"{self.num_embeddings}, {self.embedding_dim}, method={self.method!r}"
@@ -261,3 +270,14 @@ def array(tensor: Tensor) -> npt.NDArray[Any]:
     """A tensor as a numpy array to store."""
     found: npt.NDArray[Any] = tensor.detach().cpu().contiguous().numpy()
     return found
+
+
+def check_ids(ids: Tensor, rows: int) -> None:
+    """`IdTypeError` where ids are no integers, `IdRangeError` where one is not from 0 to `rows` - 1."""
+    if ids.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
+        raise IdTypeError(f"ids must be integers, found {ids.dtype}; convert them with .long()")
+    if ids.numel() and not torch.compiler.is_compiling():
+        low, high = int(ids.min()), int(ids.max())
+        if low < 0 or high >= rows:
+            found = low if low < 0 else high
+            raise IdRangeError(f"ids must be from 0 to {rows - 1}, found {found}; check the ids")

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from ..arrays import TableShape
 from ..compression import Budget, parse_budget
 from ..errors import BudgetError, ConfigError, ShapeError
-from .base import CompressedEmbedding, Mode, Stage
+from ._all_fields import AllFields
+from .base import CompressedEmbedding, Mode, Stage, check_ids
 
 if TYPE_CHECKING:
     from ..table import Table
@@ -27,7 +28,8 @@ class FieldEmbedding(nn.Module):
     """One `CompressedEmbedding` for each field; input (batch, fields) of ids within each field.
 
     A budget is spent by one ratio for all fields that are worth compressing: the largest at which everything fits,
-    found by bisection. The others stay full.
+    found by bisection. The others stay full. Methods that decide over all fields at once, as those that prune, have
+    one module for all.
     """
 
     def __init__(
@@ -45,10 +47,17 @@ class FieldEmbedding(nn.Module):
         if not field_sizes or any(type(n) is not int or n < 1 for n in field_sizes):
             raise ConfigError(f"field_sizes must be positive integers, one a field, found {field_sizes!r}")
         self.field_sizes, self.embedding_dim = tuple(field_sizes), embedding_dim
+        from ._create import embedding, module_class
+
+        if issubclass(module_class(method)[0], AllFields):
+            one = embedding(
+                method, sum(field_sizes), embedding_dim, budget=budget, counts=counts, seed=seed, mode=mode,
+                **{**config, "fields": tuple(self.field_sizes)},
+            )  # fmt: skip
+            self.fields = nn.ModuleList([one])
+            return
         bounds = np.cumsum([0, *field_sizes])
         ratios = _ratios(method, field_sizes, embedding_dim, budget, config)
-        from ._create import embedding
-
         modules = []
         for i, (n, ratio) in enumerate(zip(field_sizes, ratios, strict=True)):
             own = None if counts is None else counts[bounds[i] : bounds[i + 1]]
@@ -63,15 +72,30 @@ class FieldEmbedding(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Rows (batch, fields, embedding_dim) of ids (batch, fields)."""
-        if input.dim() != 2 or input.shape[1] != len(self.fields):
-            raise ShapeError(f"input must have shape (batch, {len(self.fields)}), found {tuple(input.shape)}")
+        if input.dim() != 2 or input.shape[1] != len(self.field_sizes):
+            raise ShapeError(f"input must have shape (batch, {len(self.field_sizes)}), found {tuple(input.shape)}")
+        if isinstance(self.fields[0], AllFields):
+            return self._one(self.fields[0], input)
         return torch.stack([field(input[:, i]) for i, field in enumerate(self.fields)], dim=1)
+
+    def _one(self, module: AllFields, input: Tensor) -> Tensor:
+        """The rows of all fields from one module, each id held against its own field."""
+        if not torch.compiler.is_compiling():
+            for i, n in enumerate(self.field_sizes):
+                check_ids(input[:, i], n)
+        first = torch.from_numpy(np.cumsum([0, *self.field_sizes[:-1]])).to(input.device)
+        rows: Tensor = module((input + first).reshape(-1))
+        return rows.reshape(*input.shape, self.embedding_dim)
 
     # Training: the hooks of every field's module; see `CompressedEmbedding`.
 
     def stages(self) -> tuple[Stage, ...]:
         """The stages of the fields with the most of them; fields left full have one, and wait in the others."""
         return max((field.stages() for field in self._each()), key=len)
+
+    def begin_stage(self, name: str, steps: int | None = None) -> None:
+        for field in self._each():
+            field.begin_stage(name, steps)
 
     def before_step(self, step: int, validation: bool = False) -> None:
         for field in self._each():
@@ -131,16 +155,19 @@ class FieldEmbedding(nn.Module):
         """
         from ..table_set import make_set
 
-        fields = self._each()
-        called = [str(i) for i in range(len(fields))] if names is None else list(names)
+        count = len(self.field_sizes)
+        called = [str(i) for i in range(count)] if names is None else list(names)
         for given, what in ((called, "names"), (keys, "keys")):
-            if given is not None and len(given) != len(fields):
-                raise ConfigError(f"{what} must be one a field, {len(fields)}, found {len(given)}; give one for each")
+            if given is not None and len(given) != count:
+                raise ConfigError(f"{what} must be one a field, {count}, found {len(given)}; give one for each")
         if len(set(called)) != len(called):
             raise ConfigError(f"names of fields must differ, found {called!r}; rename one")
 
         def maker(i: int) -> Callable[[str], Table]:
-            return lambda path: fields[i].export(path, keys=None if keys is None else keys[i])
+            own = None if keys is None else keys[i]
+            if isinstance(one := self.fields[0], AllFields):
+                return lambda path: one.export_field(i, path, keys=own)
+            return lambda path: self._each()[i].export(path, keys=own)
 
         return make_set(path, {name: maker(i) for i, name in enumerate(called)}, overwrite=overwrite)
 

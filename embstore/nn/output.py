@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import ConfigError, ShapeError
-from .base import CompressedEmbedding
+from .base import CompressedEmbedding, check_ids
 
 
 class OutputProjection(nn.Module):
@@ -50,7 +50,7 @@ class OutputProjection(nn.Module):
                 f"target must have shape {tuple(hidden.shape[:-1])}, found {tuple(target.shape)}; one id each"
             )
         ids = target.reshape(-1)
-        self.embedding.check_ids(ids)
+        check_ids(ids, self.embedding.num_embeddings)
         parts = self._over_blocks(flat, lambda states, ids: self.embedding.logits(states, ids).logsumexp(dim=1))
         with _frozen_statistics(self.embedding):
             own = (flat * self.embedding.rows(ids.long())).sum(dim=1)

@@ -88,6 +88,9 @@ class Staged(torch.nn.Module):
     def forward(self, ids):
         return self.weight[ids % 600, torch.arange(3)]
 
+    def begin_stage(self, name, steps):
+        self.calls.append(("begin", name, steps))
+
     def before_step(self, step, validation=False):
         self.calls.append(("before", step, validation))
 
@@ -117,14 +120,36 @@ def test_the_loop_calls_every_hook_in_order():
     loop = train.Loop(module, ctr_models.DLRM(3, 2, (4,)), data, optimizer, batch=8000, epochs=1)
     assert loop.run().epochs == {"search": 1, "retrain": 1}
     step = [("regularizer",), ("second",)]
-    wanted = []
+    wanted = [("begin", "search", 6)]
     for i in range(6):  # 24,000 samples are 3 batches, each after one of validation data
         wanted += [("before", i, i % 2 == 0), *step, ("after", i)]
-    wanted.append(("end", "search"))
+    wanted += [("end", "search"), ("begin", "retrain", 3)]
     for i in range(6, 9):
         wanted += [("before", i, False), *step, ("after", i)]
     assert module.calls == [*wanted, ("end", "retrain")]
     assert len(made) == 2
+
+
+def test_a_fresh_stage_begins_with_the_models_initial_weights():
+    module, model = Staged(), ctr_models.DLRM(3, 2, (4,))
+    module.stages = lambda: (enn.Stage("search"), enn.Stage("retrain"), enn.Stage("retrain", fresh=True))
+    seen = [model.top[-1].bias.detach().clone()]
+    module.begin_stage = lambda name, steps: seen.append(model.top[-1].bias.detach().clone())
+    train.Loop(module, model, clicks(), lambda p: torch.optim.SGD(p, 0.1), batch=8000, epochs=1).run()
+    assert torch.equal(seen[1], seen[0]) and not torch.equal(seen[2], seen[0]) and torch.equal(seen[3], seen[0])
+
+
+def test_the_model_does_not_learn_from_validation_data():
+    module, model = Staged(), ctr_models.DLRM(3, 2, (4,))
+    before = [p.detach().clone() for p in model.parameters()]
+    loop = train.Loop(module, model, clicks(), lambda p: torch.optim.SGD(p, 0.1), batch=8000, epochs=1)
+    optimizer = torch.optim.SGD([*module.parameters(), *model.parameters()], 0.1)
+    at = torch.arange(100)
+    loop._train_on(at, optimizer, validation=True)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert module.weight.grad is not None
+    loop._train_on(at, optimizer, validation=False)
+    assert not all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
 def test_early_stopping_gives_back_the_best_epoch(monkeypatch):

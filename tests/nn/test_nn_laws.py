@@ -58,6 +58,10 @@ CONFIGS = {
     ],
     "int8": [{"step": 0.003, "sparse": False}],
     "alpt": [{"bits": 16}],
+    "deeplight": [{"values": "float32", "index": "columns", "regrow": False}, {"values": "int8", "density": 0.7}],
+    "pep": [{"per": "feature-dim", "values": "int8"}, {"per": "feature"}, {"per": "global", "rewind": False}],
+    "autosrh": [{"groups": 2, "blocks": 3, "values": "float32"}],
+    "dnis": [{"groups": (0.5, 0.5), "values": "int8", "index": "columns"}],
 }
 # Fields of stored methods that modules take as an argument of their own.
 STORED = {name: [{"seed": 2**32 - 1}] for name in ("hash", "robe", "adapt", "dhe")}
