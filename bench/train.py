@@ -1,11 +1,13 @@
 """The training loop of the benchmarks and tests: what a loop owes a module of `embstore.nn`, and no more.
 
 for stage in module.stages():
+    for candidate in module.candidates():     # of a stage that needs scores, which has nothing else
+        module.score(candidate, validation AUC)
     optimizer = new one                       # parameters may have changed
     for each batch:
         module.before_step(step)
         loss = criterion(model(module(ids)), labels) + module.regularizer()
-        loss.backward(); optimizer.step()
+        loss.backward(); optimizer.step()     # after a batch of validation data of the module's parameters alone
         module.second_pass(lambda: criterion(model(module(ids)), labels))
         module.after_step(step)
     module.end_of_stage(stage.name)
@@ -99,6 +101,11 @@ class Loop:
 
     def _stage(self, stage: Any) -> int:
         """One stage; its number of epochs."""
+        if stage.needs == "scores":
+            for candidate in self.module.candidates():
+                self.module.score(candidate, self._validation_auc())
+            self.module.end_of_stage(stage.name)
+            return 0
         optimizer = self.make_optimizer([p for part in (self.module, self.model) for p in part.parameters()])
         early = stage.name in STOPPED_EARLY
         best, kept, waited, epoch = -1.0, None, 0, 0
@@ -111,7 +118,7 @@ class Loop:
                 self._train_on(at, optimizer, validation=False)
             epoch += 1
             if early:
-                found = auc(self.data.labels[self.data.valid], self.logits(self.data.valid))
+                found = self._validation_auc()
                 waited = 0 if found > best else waited + 1
                 if found > best:
                     best, kept = found, copy.deepcopy((self.module.state_dict(), self.model.state_dict()))
@@ -120,6 +127,9 @@ class Loop:
             self.model.load_state_dict(kept[1])
         self.module.end_of_stage(stage.name)
         return epoch
+
+    def _validation_auc(self) -> float:
+        return auc(self.data.labels[self.data.valid], self.logits(self.data.valid))
 
     def _train_on(self, at: Tensor, optimizer: torch.optim.Optimizer, validation: bool) -> None:
         ids, labels = self._ids[at], self._labels[at]
@@ -131,6 +141,9 @@ class Loop:
         total, term = loss(), self.module.regularizer()
         optimizer.zero_grad()
         (total if term is None else total + term).backward()
+        if validation:
+            for parameter in self.model.parameters():
+                parameter.grad = None  # optimizers pass over it
         optimizer.step()
         self.module.second_pass(loss)
         self.module.after_step(self._step)

@@ -29,6 +29,9 @@ _MODULES: dict[str, tuple[str, str]] = {
     "adapt": ("embstore.nn.adapt:Adapt", "adapt"),
     "dhe": ("embstore.nn.dhe:Dhe", "dhe"),
     "cafe": ("embstore.nn.cafe:Cafe", "adapt"),
+    "mde": ("embstore.nn.mde:Mde", "mixed_dim"),
+    "autodim": ("embstore.nn.autodim:AutoDim", "mixed_dim"),
+    "optembed": ("embstore.nn.optembed:OptEmbed", "mixed_dim"),
 }
 
 

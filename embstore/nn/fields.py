@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from .base import CompressedEmbedding, Mode, Stage
 
 if TYPE_CHECKING:
     from ..table import Table
+    from ._joint import Joint
 
 _NEVER = 2**62  # bytes of a table that cannot be made
 
@@ -27,7 +28,8 @@ class FieldEmbedding(nn.Module):
     """One `CompressedEmbedding` for each field; input (batch, fields) of ids within each field.
 
     A budget is spent by one ratio for all fields that are worth compressing: the largest at which everything fits,
-    found by bisection. The others stay full.
+    found by bisection. The others stay full. Methods whose fields are decided together have a rule of their own for
+    that, their `joint`.
     """
 
     def __init__(
@@ -46,9 +48,13 @@ class FieldEmbedding(nn.Module):
             raise ConfigError(f"field_sizes must be positive integers, one a field, found {field_sizes!r}")
         self.field_sizes, self.embedding_dim = tuple(field_sizes), embedding_dim
         bounds = np.cumsum([0, *field_sizes])
-        ratios = _ratios(method, field_sizes, embedding_dim, budget, config)
-        from ._create import embedding
+        from ._create import embedding, module_class
 
+        if (joint := module_class(method)[0].joint) is not None:
+            self._decide_jointly(joint, method, budget, seed, mode, config)
+            return
+        self._joint: Joint | None = None
+        ratios = _ratios(method, field_sizes, embedding_dim, budget, config)
         modules = []
         for i, (n, ratio) in enumerate(zip(field_sizes, ratios, strict=True)):
             own = None if counts is None else counts[bounds[i] : bounds[i + 1]]
@@ -60,6 +66,34 @@ class FieldEmbedding(nn.Module):
                     embedding(method, n, embedding_dim, budget=limit, counts=own, seed=seed + i, mode=mode, **config)
                 )
         self.fields = nn.ModuleList(modules)
+
+    def _decide_jointly(
+        self,
+        joint: type[Joint],
+        method: str,
+        budget: Budget | None,
+        seed: int,
+        mode: Mode | None,
+        config: dict[str, Any],
+    ) -> None:
+        """Make the modules that `joint` plans, and what decides for them from then on."""
+        from ._create import embedding, solve
+
+        dim = self.embedding_dim
+        shapes = [TableShape(n, dim) for n in self.field_sizes]
+        solve(method, shapes[0], None, dict(config))  # refuses unknown fields
+        limit = None if budget is None else parse_budget(budget, TableShape(sum(self.field_sizes), dim))
+        modules, compressed = [], []
+        for i, (shape, own) in enumerate(zip(shapes, joint.plan(shapes, limit, config), strict=True)):
+            n = shape.num_embeddings
+            if own is None:
+                modules.append(embedding("float32", n, dim, seed=seed + i, mode=mode))
+                limit = None if limit is None else limit - shape.nbytes_float32
+            else:
+                modules.append(embedding(method, n, dim, seed=seed + i, mode=mode, **own))
+                compressed.append(modules[-1])
+        self.fields = nn.ModuleList(modules)
+        self._joint = joint(compressed, limit, seed)
 
     def forward(self, input: Tensor) -> Tensor:
         """Rows (batch, fields, embedding_dim) of ids (batch, fields)."""
@@ -92,7 +126,19 @@ class FieldEmbedding(nn.Module):
             if own:
                 field.end_second_pass([next(gradients) for _ in own])
 
+    def candidates(self) -> Iterator[Any]:
+        """See `CompressedEmbedding.candidates`; one candidate is of all fields."""
+        return iter(()) if self._joint is None else self._joint.candidates()
+
+    def score(self, candidate: Any, value: float) -> None:
+        """See `CompressedEmbedding.score`."""
+        if self._joint is not None:
+            self._joint.score(candidate, value)
+
     def end_of_stage(self, name: str) -> None:
+        if self._joint is not None:
+            self._joint.end_of_stage(name)
+            return
         for field in self._each():
             if name in [stage.name for stage in field.stages()]:
                 field.end_of_stage(name)
