@@ -24,6 +24,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     "robe": ({"wrap": True}, {"sign": True}),
     "memcom": ({"bias": True},),
     "adapt": ({"map": "hot_ids"},),
+    "mde": ({"dims": 4},),
 }
 LONGEST = 1.0  # seconds of one forward pass: modules that need more for all ids are given fewer
 

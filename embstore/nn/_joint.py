@@ -36,14 +36,14 @@ class Joint(abc.ABC):
 
     # As the hooks of `CompressedEmbedding`, called once for all fields.
 
-    def end_of_stage(self, name: str) -> None:
+    def end_of_stage(self, name: str) -> None:  # noqa: B027 - a rule decides nothing later
         """Decide what a stage was for."""
 
     def candidates(self) -> Iterator[Any]:
         """What is to be evaluated, put in force one after the other."""
         return iter(())
 
-    def score(self, candidate: Any, value: float) -> None:
+    def score(self, candidate: Any, value: float) -> None:  # noqa: B027 - most ask for no scores
         """The value of a candidate."""
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from ..arrays import TableShape
 from ..errors import BudgetError
@@ -22,6 +24,19 @@ def narrow_nbytes(shape: TableShape, dims: int) -> int:
     projection = dims if dims < shape.embedding_dim else 0
     sizes = {"values_0": shape.num_embeddings * dims, "projection_rows": projection, "tag_bytes": 0, "tag_runs": 0}
     return nbytes(_ONE_BLOCK, shape, **sizes)
+
+
+# Narrow rows must learn in as many steps as full ones what fewer values are to say.
+_GAIN = 3.0
+
+
+def first_projection(dims: int, dim: int) -> Tensor:
+    """What a projection (dims, dim) starts as: the first rows of the identity, times a gain.
+
+    So dot products of rows of two fields start as those of the values both have. Random projections would mix each
+    value with all of the other field's, which training first has to undo.
+    """
+    return _GAIN * torch.eye(dims, dim)
 
 
 def narrow_arrays(

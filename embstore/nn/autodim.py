@@ -15,7 +15,7 @@ from ..errors import ConfigError
 from ..method import Method, RowMethod
 from ..methods.mixed_dim import MixedDim
 from ._joint import Joint, least
-from ._narrow import check_floor, narrow_arrays, narrow_nbytes
+from ._narrow import check_floor, first_projection, narrow_arrays, narrow_nbytes
 from .base import CompressedEmbedding, Stage, array
 
 # The temperature of the Gumbel-softmax falls by so much for each sample, down to the lowest.
@@ -26,7 +26,7 @@ _SEARCH, _RETRAIN = "search", "retrain"
 def candidate_dims(dim: int, given: Any = None) -> tuple[int, ...]:
     """Dimensions to choose among, ascending: those given, or 2, 4, 8, … and `dim`; `ConfigError`."""
     if given is None:
-        return tuple(d for d in (2**i for i in range(1, dim.bit_length())) if d < dim) + (dim,)
+        return (*(2**i for i in range(1, (dim - 1).bit_length())), dim)
     fair = isinstance(given, Sequence) and all(type(d) is int and 1 <= d <= dim for d in given)
     if not fair or not given or sorted(set(given)) != list(given):
         raise ConfigError(f"dims of autodim must be ascending integers from 1 to {dim}, found {given!r}; leave it out")
@@ -123,7 +123,7 @@ class AutoDim(CompressedEmbedding):
 
     def _build(self, counts: npt.NDArray[Any] | None) -> None:
         self.dims = candidate_dims(self.embedding_dim, self.option["dims"])
-        # Rows are normalized, so only the ratio of their size to a step's counts; projections keep variances.
+        # Projections that keep variances: all candidates are normalized by the same factor at first.
         self.tables = nn.ParameterList([self._uniform(self.num_embeddings, d, bound=self._bound) for d in self.dims])
         self.projections = nn.ParameterList([self._projection(d) for d in self.dims])
         self.norms = nn.ModuleList([nn.BatchNorm1d(self.embedding_dim, affine=False) for _ in self.dims])
@@ -142,7 +142,7 @@ class AutoDim(CompressedEmbedding):
 
     def stages(self) -> tuple[Stage, ...]:
         return (
-            Stage(_SEARCH, "validation", "a validation batch for each training batch, as long as the plain model takes"),
+            Stage(_SEARCH, "validation", "a validation batch for each training batch, as long as the plain model"),
             Stage(_RETRAIN, advice="as the uncompressed model, begun anew"),
         )
 
@@ -178,11 +178,10 @@ class AutoDim(CompressedEmbedding):
         like = self.preference
         at = self.dims.index(dims)
         table = self._uniform(self.num_embeddings, dims, bound=self._bound).data
-        projection = self._projection(dims).data
+        projection = first_projection(dims, self.embedding_dim)
         if self.option["inherit"]:
             table, projection = self._folded(at)
-        if dims == self.embedding_dim and self.option["inherit"]:
-            table = table @ projection
+            table = table @ projection if dims == self.embedding_dim else table
         for name in ("tables", "projections", "norms", "preference"):
             delattr(self, name)
         self.tables = nn.ParameterList([nn.Parameter(table.to(like))])

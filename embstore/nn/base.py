@@ -148,7 +148,8 @@ class CompressedEmbedding(nn.Module, abc.ABC):
     def candidates(self) -> Iterator[Any]:
         """In a stage that needs scores: what to evaluate. The module is the candidate until the next one is asked for.
 
-        The loop measures the model in evaluation mode on validation data and calls `score` with each.
+        The loop measures the model in evaluation mode on validation data and calls `score` with each. Other stages have
+        no candidates.
         """
         return iter(())
 

@@ -15,7 +15,7 @@ from ..errors import ConfigError
 from ..method import Method, RowMethod
 from ..methods.mixed_dim import MixedDim, popular_dims
 from ._joint import Joint, least
-from ._narrow import check_floor, narrow_arrays, narrow_nbytes
+from ._narrow import check_floor, first_projection, narrow_arrays, narrow_nbytes
 from .base import CompressedEmbedding, array
 
 _ALPHA = 0.3
@@ -36,9 +36,7 @@ class MdeFields(Joint):
     ) -> list[dict[str, Any] | None]:
         taken = sorted(set(config) - {"alpha", "powers"})
         if taken:
-            raise ConfigError(
-                f"mde of several fields has alpha and powers, found {taken[0]!r}; leave it out, or make each table alone"
-            )
+            raise ConfigError(f"mde of several fields has alpha and powers, found {taken[0]!r}; make each table alone")
         dim, alpha, powers = shapes[0].embedding_dim, config.get("alpha"), config.get("powers", False)
         popularity = 1.0 / np.array([shape.num_embeddings for shape in shapes])
 
@@ -63,7 +61,7 @@ class MdeFields(Joint):
 
 
 class Mde(CompressedEmbedding):
-    """Narrow rows times a projection of their block; rows start with the variance of a full table's.
+    """Narrow rows times a projection of their block, which starts as `first_projection` says.
 
     With `counts` the blocks are those of `mixed_dim`, by frequency. Several fields have a block each, whose dimensions
     are decided together: see `MdeFields`. Projections get a gradient from every row, so where they run ahead of the
@@ -120,14 +118,10 @@ class Mde(CompressedEmbedding):
         if len(dims) > 1:
             self.register_buffer("group", torch.from_numpy(group))
             self.register_buffer("place", torch.from_numpy(place.astype(np.int32 if n < 2**31 else np.int64)))
-        self.tables = nn.ParameterList([self._uniform(int(r), int(d), bound=self._bound) for r, d in zip(rows, dims, strict=True)])
-        self.projections = nn.ParameterList(
-            [
-                self._uniform(int(d), self.embedding_dim, bound=float(np.sqrt(3 / d)))
-                for d in dims
-                if d < self.embedding_dim
-            ]
-        )
+        sizes = [(int(r), int(d)) for r, d in zip(rows, dims, strict=True)]
+        self.tables = nn.ParameterList([self._uniform(r, d, bound=self._bound) for r, d in sizes])
+        narrow = [d for _, d in sizes if d < self.embedding_dim]
+        self.projections = nn.ParameterList([nn.Parameter(first_projection(d, self.embedding_dim)) for d in narrow])
 
     def _widest(self, limit: int | None) -> int:
         """The most values of a row within the limit."""
@@ -140,7 +134,7 @@ class Mde(CompressedEmbedding):
         group, place = cast(Tensor, self.group)[ids], cast(Tensor, self.place)[ids].long()
         members = [(group == g).nonzero()[:, 0] for g in range(len(self.tables))]
         parts = torch.cat([self._block(g, place[at]) for g, at in enumerate(members)])
-        return parts[torch.argsort(torch.cat(members))]
+        return torch.empty_like(parts).index_copy(0, torch.cat(members), parts)
 
     def _block(self, g: int, place: Tensor) -> Tensor:
         """Rows of one block, by their places in it."""

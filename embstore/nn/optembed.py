@@ -49,10 +49,11 @@ class OptEmbedFields(Joint):
 
     def candidates(self) -> Iterator[tuple[int, ...]]:
         """Widths of the fields, put in force one after the other; `score` each before asking for the next."""
-        rng = np.random.default_rng(self.seed)
+        if not self.fields or any(int(field.stage) != 1 for field in self.fields):
+            return
+        rng, option = np.random.default_rng(self.seed), self.fields[0].option
         self._scores = {}
         self._weigh()
-        option = self.fields[0].option if self.fields else {"generations": 0, "population": 0}
         for generation in range(option["generations"]):
             for i in range(option["population"]):
                 candidate = self._new(rng, generation, 2 * i < option["population"], option["population"] // 2)
@@ -139,7 +140,7 @@ class _Step(torch.autograd.Function):
         return (z > 0).to(z.dtype)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         size = ctx.saved_tensors[0].abs()
         slope = torch.where(size <= 0.4, 2 - 4 * size, torch.where(size <= 1, 0.4, 0.0))
         return gradient * slope.to(gradient.dtype)

@@ -1,6 +1,7 @@
 """Every module learns: generated clicks with planted interactions, a small DLRM, the loop of bench/train.py."""
 
 import functools
+import itertools
 
 import numpy as np
 import pytest
@@ -123,6 +124,50 @@ def test_the_loop_calls_every_hook_in_order():
         wanted += [("before", i, False), *step, ("after", i)]
     assert module.calls == [*wanted, ("end", "retrain")]
     assert len(made) == 2
+
+
+class Scored(Staged):
+    """A module of one stage that asks for scores."""
+
+    def stages(self):
+        return (enn.Stage("evolve", needs="scores"),)
+
+    def candidates(self):
+        for shift in (0, 1):
+            with torch.no_grad():
+                self.weight.fill_(shift)
+            yield shift
+
+    def score(self, candidate, value):
+        assert not self.training and (self.weight == candidate).all()
+        self.calls.append((candidate, value))
+
+
+def test_the_loop_scores_candidates(monkeypatch):
+    data, values = clicks(), iter([0.7, 0.6, 0.5, 0.5])
+    monkeypatch.setattr(train, "auc", lambda labels, logits: next(values))
+    module = Scored()
+    loop = train.Loop(module, ctr_models.DLRM(3, 2, (4,)), data, lambda p: pytest.fail("no step"), batch=8000, epochs=1)
+    assert loop.run().epochs == {"evolve": 0}
+    assert module.calls == [(0, 0.7), (1, 0.6), ("end", "evolve")]
+
+
+def test_the_model_does_not_learn_of_validation_batches():
+    data, module = clicks(), Staged()
+    model = ctr_models.DLRM(3, 2, (4,))
+    seen = []
+
+    def before_step(step, validation=False):
+        seen.append((validation, model.top[0].weight.detach().clone(), module.weight.detach().clone()))
+
+    module.before_step = before_step
+    module.stages = lambda: (enn.Stage("search", needs="validation"),)
+    with torch.no_grad():
+        module.weight.normal_(generator=torch.Generator().manual_seed(0))
+    train.Loop(module, model, data, lambda p: torch.optim.Adam(p, 0.1), batch=8000, epochs=1).run()
+    for (validation, before, _), (_, after, _) in itertools.pairwise(seen):
+        assert torch.equal(before, after) == validation
+    assert all(not torch.equal(a[2], b[2]) for a, b in itertools.pairwise(seen))
 
 
 def test_early_stopping_gives_back_the_best_epoch(monkeypatch):
