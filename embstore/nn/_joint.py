@@ -11,7 +11,7 @@ from ..arrays import TableShape
 if TYPE_CHECKING:
     from .base import CompressedEmbedding
 
-_BISECTIONS = 40
+LAST = 2.0**-40  # the width of the last interval of a bisection
 
 
 class Joint(abc.ABC):
@@ -47,7 +47,7 @@ class Joint(abc.ABC):
         """The value of a candidate."""
 
 
-def least(fits: Callable[[float], bool], tolerance: float = 2.0**-_BISECTIONS) -> float:
+def least(fits: Callable[[float], bool], tolerance: float = LAST) -> float:
     """The least t in [0, 1] that fits, within `tolerance`, where 1 fits and whatever is above what fits does too."""
     if fits(0.0):
         return 0.0

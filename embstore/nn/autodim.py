@@ -14,7 +14,7 @@ from ..arrays import TableShape
 from ..errors import ConfigError
 from ..method import Method, RowMethod
 from ..methods.mixed_dim import MixedDim
-from ._joint import Joint, least
+from ._joint import LAST, Joint, least
 from ._narrow import check_floor, first_projection, narrow_arrays, narrow_nbytes
 from .base import CompressedEmbedding, Stage, array
 
@@ -36,8 +36,9 @@ def candidate_dims(dim: int, given: Any = None) -> tuple[int, ...]:
 class AutoDimFields(Joint):
     """After the search: for each field the dimensions it likes best, within the limit for all fields.
 
-    Within a limit, each field has the dimensions of the highest log-weight less a price per byte, the lowest price at
-    which everything fits.
+    Within a limit, each field has the candidate of the highest log-weight less a price per byte, the lowest price at
+    which everything fits. What is left goes to the fields that would have more at a price a little lower: as many
+    dimensions as fit, candidates or not, unless weights are inherited.
     """
 
     fields: list[AutoDim]
@@ -66,11 +67,17 @@ class AutoDimFields(Joint):
             found = [len(v) - 1 - int(np.argmax((v - price * b)[::-1])) for v, b in zip(liking, nbytes, strict=True)]
             return [field.dims[i] for field, i in zip(self.fields, found, strict=True)]
 
-        def fits(t: float) -> bool:
-            chosen = zip(self.fields, at(_price(t)), strict=True)
-            return self.limit is None or sum(narrow_nbytes(f.shape, d) for f, d in chosen) <= self.limit
+        def fits(chosen: list[int]) -> bool:
+            total = sum(narrow_nbytes(field.shape, d) for field, d in zip(self.fields, chosen, strict=True))
+            return self.limit is None or total <= self.limit
 
-        return at(_price(least(fits)))
+        t = least(lambda t: fits(at(_price(t))))
+        chosen = at(_price(t))
+        if t > 0 and not any(field.option["inherit"] for field in self.fields):
+            for i, more in enumerate(at(_price(t - 2 * LAST))):
+                raised = [[*chosen[:i], d, *chosen[i + 1 :]] for d in range(chosen[i], more + 1)]
+                chosen = max(filter(fits, raised), default=chosen)
+        return chosen
 
 
 def _price(t: float) -> float:
@@ -176,11 +183,10 @@ class AutoDim(CompressedEmbedding):
     def become(self, dims: int) -> None:
         """End the search with a table of rows of `dims` values."""
         like = self.preference
-        at = self.dims.index(dims)
         table = self._uniform(self.num_embeddings, dims, bound=self._bound).data
         projection = first_projection(dims, self.embedding_dim)
         if self.option["inherit"]:
-            table, projection = self._folded(at)
+            table, projection = self._folded(self.dims.index(dims))
             table = table @ projection if dims == self.embedding_dim else table
         for name in ("tables", "projections", "norms", "preference"):
             delattr(self, name)

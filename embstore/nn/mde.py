@@ -18,16 +18,16 @@ from ._joint import Joint, least
 from ._narrow import check_floor, first_projection, narrow_arrays, narrow_nbytes
 from .base import CompressedEmbedding, array
 
-_ALPHA = 0.3
+_ALPHA = 0.3  # the steepest of its own accord: beyond it one field keeps all values while another has next to none
 
 
 class MdeFields(Joint):
     """Dimensions of fields by the popularity rule: a row of a field of n rows is used once in n samples.
 
     So the smallest field keeps all `embedding_dim` values, and one of n rows gets embedding_dim * (n_min / n) ** alpha.
-    A budget raises alpha from 0 up to 1; where that is not enough, alpha stays 1 and all dimensions are multiplied by
-    one factor, down to 1 value a row. A given alpha stays and the factor alone follows the budget. Fields that a
-    narrow table with its projection does not make smaller stay full.
+    A budget raises alpha from 0 up to 0.3; where that is not enough, as for fields of like sizes, alpha stays there and
+    all dimensions are multiplied by one factor, down to 1 value a row. A given alpha stays and the factor alone follows
+    the budget. Fields that a narrow table with its projection does not make smaller stay full.
     """
 
     @classmethod
@@ -44,7 +44,7 @@ class MdeFields(Joint):
             """From all there is, t = 0, to the least, t = 1."""
             if alpha is not None:
                 return popular_dims(popularity, dim, alpha, float(dim) ** (1 - 2 * t), powers)
-            return popular_dims(popularity, dim, min(1.0, 2 * t), float(dim) ** -max(0.0, 2 * t - 1), powers)
+            return popular_dims(popularity, dim, _ALPHA * min(1.0, 2 * t), float(dim) ** -max(0.0, 2 * t - 1), powers)
 
         def cost(dims: npt.NDArray[np.int64]) -> int:
             return sum(min(s.nbytes_float32, narrow_nbytes(s, int(d))) for s, d in zip(shapes, dims, strict=True))

@@ -232,13 +232,18 @@ class OptEmbed(CompressedEmbedding):
             return values * (self.kept[ids][:, None] & (columns < self.width)).to(values.dtype)
         threshold = self.threshold
         if self.training:
-            threshold = self._leaf = self.threshold.detach().requires_grad_()
+            if self._leaf is None:  # one of all forward passes of a step
+                self._leaf = self.threshold.clone().requires_grad_()
+            threshold = self._leaf
         kept = cast(Tensor, _Step.apply(values.abs().sum(dim=1) - threshold))
         values = values * kept[:, None]
         if not self.training:
             return values
         widths = torch.randint(1, self.embedding_dim + 1, (len(ids), 1), generator=self._generator).to(ids.device)
         return values * (columns < widths).to(values.dtype)
+
+    def before_step(self, step: int, validation: bool = False) -> None:
+        self._leaf = None
 
     def after_step(self, step: int) -> None:
         if self._leaf is not None and self._leaf.grad is not None:

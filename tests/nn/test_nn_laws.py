@@ -1,6 +1,7 @@
 """What every module promises: forward = exported lookup, gradients, sizes, the faces of torch's own modules."""
 
 import copy
+import itertools
 
 import numpy as np
 import pytest
@@ -225,6 +226,31 @@ def test_fields_spend_a_budget(tmp_path):
         assert np.array_equal(table.lookup(ids[:, i].numpy()), rows[:, i].detach().numpy())
 
 
+@pytest.mark.parametrize("name", [name for name in enn.names() if enn._create.module_class(name)[0].joint])
+@pytest.mark.parametrize("ratio", [None, 0.5, 0.2])
+def test_fields_decided_together(name, ratio, tmp_path):
+    sizes = [700, 2, 1000, 400]
+    module = enn.embedding(name, embedding_dim=16, field_sizes=sizes, budget=ratio)
+    assert [field.id for field in module.fields] == [name, "float32", name, name] or ratio is None
+    assert len(list(module.candidates())) == 0
+    module.eval()
+    for stage in module.stages():
+        if stage.needs == "scores":
+            for candidate in itertools.islice(module.candidates(), 30):
+                module.score(candidate, -sum(candidate))
+        module.end_of_stage(stage.name)
+    ids = torch.stack([torch.randint(0, n, (50,)) for n in sizes], dim=1)
+    with torch.no_grad():
+        rows = module(ids)
+    tables = module.export(tmp_path / "set")
+    assert sum(table.nbytes for table in tables) == module.nbytes_inference() <= (ratio or 1.01) * 64 * sum(sizes)
+    for i, table in enumerate(tables):
+        np.testing.assert_allclose(table.lookup(ids[:, i].numpy()), rows[:, i], rtol=1e-6, atol=1e-6 * rows.abs().max())
+    again = copy.deepcopy(module)
+    again.load_state_dict(module.state_dict())
+    assert torch.equal(again(ids), rows)
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
@@ -237,6 +263,9 @@ def test_fields_spend_a_budget(tmp_path):
         (("hash", None, 4, {"field_sizes": [5, 0]}), "positive integers"),
         (("hash", None, 4, {"field_sizes": [500, 9], "nothing": 1}), "unknown field 'nothing'"),
         (("hash", None, 4, {"field_sizes": [500, 9], "budget": 0.5, "nothing": 1}), "unknown field 'nothing'"),
+        (("mde", None, 4, {"field_sizes": [500, 9], "nothing": 1}), "unknown field 'nothing'"),
+        (("autodim", None, 4, {"field_sizes": [500, 9], "nothing": 1}), "unknown field 'nothing'"),
+        (("optembed", None, 4, {"field_sizes": [500, 9], "nothing": 1}), "unknown field 'nothing'"),
         (("hash", 3, 4, {"counts": [1, 2]}), "counts must be 3 numbers"),
         (("hash", 3, 4, {"counts": [1, 2, -1]}), "not negative"),
         (("hash", 3, 4, {"mode": "min"}), "'sum', 'mean' or 'max'"),

@@ -175,3 +175,17 @@ def test_the_state_goes_on_where_it_was():
 def test_refused(option):
     with pytest.raises(errors.ConfigError, match=next(iter(option))):
         enn.embedding("optembed", 100, 8, **option)
+
+
+def test_the_threshold_learns_of_all_forward_passes_of_a_step():
+    def moved(passes):
+        module = enn.embedding("optembed", 200, 8, penalty=0.0)
+        with torch.no_grad():
+            module.weight.fill_(0.02)
+            module.threshold.fill_(0.1)
+        module.before_step(0)
+        sum(-module(IDS[at]).sum() for at in passes).backward()
+        module.after_step(0)
+        return 0.1 - float(module.threshold)
+
+    assert moved([slice(0, 100), slice(100, 200)]) > 1.5 * moved([slice(0, 100)]) > 0
