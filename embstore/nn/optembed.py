@@ -159,7 +159,7 @@ class OptEmbed(CompressedEmbedding):
 
     Options
     -------
-    penalty : weight of the term that pushes the threshold up; the paper tunes 1e-6 to 1e-4.
+    penalty : weight of the term that pushes the threshold up; the paper tunes 1e-6 to 1e-4 for far more steps.
     threshold_lr : learning rate of the threshold, which is 0 at the start.
     generations, population : of the evolution; their product is the number of validation passes at most.
     """
@@ -167,8 +167,8 @@ class OptEmbed(CompressedEmbedding):
     id: ClassVar[str] = "optembed"
     preset: ClassVar[Mapping[str, Any]] = {"blocks": 2, "values": "float32"}
     options: ClassVar[Mapping[str, Any]] = {
-        "penalty": 1e-5,
-        "threshold_lr": 1.0,
+        "penalty": 1e-4,
+        "threshold_lr": 10.0,
         "generations": 30,
         "population": 20,
     }
