@@ -56,11 +56,12 @@ def train(data: ctr_data.Clicks, method: str, budget: float | None, seed: int, s
         return torch.optim.Adam([p for p in parameters if p.requires_grad], settings["lr"])
 
     loop = Loop(module, model, data, optimizer, batch=settings["batch"], epochs=settings["epochs"], seed=seed)
-    nbytes = module.nbytes_inference()
+    training = module.nbytes_training("adam")
+    outcome = loop.run()  # the bytes of what is searched for are known after it
     return {
-        "ratio": nbytes / (4 * DIM * sum(sizes)),
-        "training_ratio": module.nbytes_training("adam") / (12 * DIM * sum(sizes)),
-        **dataclasses.asdict(loop.run()),
+        "ratio": module.nbytes_inference() / (4 * DIM * sum(sizes)),
+        "training_ratio": training / (12 * DIM * sum(sizes)),
+        **dataclasses.asdict(outcome),
     }
 
 

@@ -25,6 +25,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     "memcom": ({"bias": True},),
     "adapt": ({"map": "hot_ids"},),
     "deeplight": ({"density": 0.03}, {"values": "int8"}),
+    "mde": ({"dims": 4},),
 }
 LONGEST = 1.0  # seconds of one forward pass: modules that need more for all ids are given fewer
 

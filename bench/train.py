@@ -2,6 +2,8 @@
 
 for stage in module.stages():
     module.begin_stage(stage.name, steps)     # if stage.fresh the model has its initial weights again
+    for candidate in module.candidates():     # of a stage that needs scores, which has nothing else
+        module.score(candidate, validation AUC)
     optimizer = new one                       # parameters may have changed
     for each batch:
         module.before_step(step)
@@ -105,6 +107,11 @@ class Loop:
         if stage.fresh:
             self.model.load_state_dict(self._first)
         self.module.begin_stage(stage.name, self._steps(stage))
+        if stage.needs == "scores":
+            for candidate in self.module.candidates():
+                self.module.score(candidate, self._validation_auc())
+            self.module.end_of_stage(stage.name)
+            return 0
         optimizer = self.make_optimizer([p for part in (self.module, self.model) for p in part.parameters()])
         early = stage.name in STOPPED_EARLY
         best, kept, waited, epoch = -1.0, None, 0, 0
@@ -117,7 +124,7 @@ class Loop:
                 self._train_on(at, optimizer, validation=False)
             epoch += 1
             if early:
-                found = auc(self.data.labels[self.data.valid], self.logits(self.data.valid))
+                found = self._validation_auc()
                 waited = 0 if found > best else waited + 1
                 if found > best:
                     best, kept = found, copy.deepcopy((self.module.state_dict(), self.model.state_dict()))
@@ -131,6 +138,9 @@ class Loop:
         """Steps of a stage that is not stopped early."""
         passes = 2 if stage.needs == "validation" else 1
         return self.epochs * passes * math.ceil(len(self.data.train) / self.batch)
+
+    def _validation_auc(self) -> float:
+        return auc(self.data.labels[self.data.valid], self.logits(self.data.valid))
 
     def _train_on(self, at: Tensor, optimizer: torch.optim.Optimizer, validation: bool) -> None:
         ids, labels = self._ids[at], self._labels[at]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 import queue
@@ -283,7 +284,11 @@ def store(
 
     Raises `ShapeError` where an array is not what `layout` says, and what writing raises.
     """
-    specs = method.layout(shape)
+    # Ragged arrays are there whole, and stored like shared ones.
+    specs = tuple(
+        dataclasses.replace(s, partition="shared", starts="") if s.partition == "ragged" else s
+        for s in method.layout(shape)
+    )
     by_row = {s.name for s in specs if s.partition == "rows"}
     with TableWriter(
         path, shape=shape, method_id=method.id, method_version=method.version, config=method.config(), specs=specs,

@@ -149,6 +149,15 @@ class MixedDim(RowMethod):
             low, high = (low, middle) if fits(shrunk(middle)) else (middle, high)
         return shrunk(high)
 
+    def blocks_of(self, shape: TableShape, counts: F64) -> tuple[npt.NDArray[np.uint8], I64]:
+        """The block of each row (num_embeddings,) and the dimensions of each block, by counts; `BudgetError`."""
+        order = np.argsort(-counts, kind="stable")
+        bounds = block_bounds(len(order), self.blocks)
+        group = np.empty(len(order), np.uint8)
+        group[order] = np.repeat(np.arange(self.blocks, dtype=np.uint8), np.diff(bounds))
+        mass = np.bincount(group, weights=counts, minlength=self.blocks).astype(np.float64)
+        return group, self._dims(shape, mass, _groups.consecutive(group))
+
     def fit(self, source: Rows, rng: np.random.Generator) -> Named:
         """Blocks by counts, dimensions by the rule, projections by one pass over the rows."""
         counts, shape = source.counts, source.shape
@@ -156,12 +165,7 @@ class MixedDim(RowMethod):
             raise ConfigError(
                 "mixed_dim needs to know how often rows are used; pass counts= (--counts on the command line)"
             )
-        order = np.argsort(-counts, kind="stable")
-        bounds = block_bounds(len(order), self.blocks)
-        group = np.empty(len(order), np.uint8)
-        group[order] = np.repeat(np.arange(self.blocks, dtype=np.uint8), np.diff(bounds))
-        mass = np.bincount(group, weights=counts, minlength=self.blocks).astype(np.float64)
-        dims = self._dims(shape, mass, _groups.consecutive(group))
+        group, dims = self.blocks_of(shape, counts)
         bases = self._bases(source, counts, group, dims)
         stored = [b for b, d in zip(bases, dims, strict=True) if d < shape.embedding_dim]
         empty = np.zeros((0, shape.embedding_dim), np.float32)

@@ -36,6 +36,9 @@ _MODULES: dict[str, tuple[str, str]] = {
     "pep": ("embstore.nn.pep:Pep", "pruned"),
     "autosrh": ("embstore.nn.autosrh:AutoSrh", "pruned"),
     "dnis": ("embstore.nn.dnis:Dnis", "pruned"),
+    "mde": ("embstore.nn.mde:Mde", "mixed_dim"),
+    "autodim": ("embstore.nn.autodim:AutoDim", "mixed_dim"),
+    "optembed": ("embstore.nn.optembed:OptEmbed", "mixed_dim"),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -19,6 +19,7 @@ from ..method import Method, RowMethod, nbytes
 
 if TYPE_CHECKING:
     from ..table import Table
+    from ._joint import Joint
     from .output import OutputProjection
 
 Mode = Literal["sum", "mean", "max"]
@@ -34,14 +35,14 @@ class Stage:
     Attributes
     ----------
     name : "train", "warm-up", "search", "retrain", …
-    needs : "train", batches of training data alone; or "validation", validation batches too, see `before_step`, of
-        which the model around the module must not learn.
+    needs : "train", batches of training data alone; "validation", validation batches too, see `before_step`, of which
+        the model around the module must not learn; or "scores", no batch but a value for each of `candidates`.
     advice : how long and how, in a sentence.
     fresh : whether the model around the module begins with its initial weights again, as the module does.
     """
 
     name: str
-    needs: Literal["train", "validation"] = "train"
+    needs: Literal["train", "validation", "scores"] = "train"
     advice: str = ""
     fresh: bool = False
 
@@ -66,6 +67,8 @@ class CompressedEmbedding(nn.Module, abc.ABC):
     needs_counts: ClassVar[bool] = False
     # Fields of the storage method that the module chooses.
     preset: ClassVar[Mapping[str, Any]] = {}
+    # How the fields of a data set are decided together; None for each on its own.
+    joint: ClassVar[type[Joint] | None] = None
 
     def __init__(
         self,
@@ -151,6 +154,17 @@ class CompressedEmbedding(nn.Module, abc.ABC):
         leaves = self.begin_second_pass()
         if leaves:
             self.end_second_pass(torch.autograd.grad(loss(), leaves, allow_unused=True))
+
+    def candidates(self) -> Iterator[Any]:
+        """In a stage that needs scores: what to evaluate. The module is the candidate until the next one is asked for.
+
+        The loop measures the model in evaluation mode on validation data and calls `score` with each. Other stages have
+        no candidates.
+        """
+        return iter(())
+
+    def score(self, candidate: Any, value: float) -> None:
+        """The value of a candidate, the larger the better: AUC, for example."""
 
     def end_of_stage(self, name: str) -> None:
         """Called when a stage is done; parameters may change, so make a new optimizer after it."""

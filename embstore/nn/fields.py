@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from .base import CompressedEmbedding, Mode, Stage, check_ids
 if TYPE_CHECKING:
     from ..table import Table
     from ..table_set import TableSet
+    from ._joint import Joint
 
 _NEVER = 2**62  # bytes of a table that cannot be made
 
@@ -28,8 +29,8 @@ class FieldEmbedding(nn.Module):
     """One `CompressedEmbedding` for each field; input (batch, fields) of ids within each field.
 
     A budget is spent by one ratio for all fields that are worth compressing: the largest at which everything fits,
-    found by bisection. The others stay full. Methods that decide over all fields at once, as those that prune, have
-    one module for all.
+    found by bisection. The others stay full. Methods that prune have one module for all fields; those that choose
+    dimensions have a module each and decide over all of them together, by their `joint`.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class FieldEmbedding(nn.Module):
         self.field_sizes, self.embedding_dim = tuple(field_sizes), embedding_dim
         from ._create import embedding, module_class
 
+        self._joint: Joint | None = None
         if issubclass(module_class(method)[0], AllFields):
             one = embedding(
                 method, sum(field_sizes), embedding_dim, budget=budget, counts=counts, seed=seed, mode=mode,
@@ -57,6 +59,9 @@ class FieldEmbedding(nn.Module):
             self.fields = nn.ModuleList([one])
             return
         bounds = np.cumsum([0, *field_sizes])
+        if (joint := module_class(method)[0].joint) is not None:
+            self._decide_jointly(joint, method, budget, seed, mode, config)
+            return
         ratios = _ratios(method, field_sizes, embedding_dim, budget, config)
         modules = []
         for i, (n, ratio) in enumerate(zip(field_sizes, ratios, strict=True)):
@@ -69,6 +74,34 @@ class FieldEmbedding(nn.Module):
                     embedding(method, n, embedding_dim, budget=limit, counts=own, seed=seed + i, mode=mode, **config)
                 )
         self.fields = nn.ModuleList(modules)
+
+    def _decide_jointly(
+        self,
+        joint: type[Joint],
+        method: str,
+        budget: Budget | None,
+        seed: int,
+        mode: Mode | None,
+        config: dict[str, Any],
+    ) -> None:
+        """Make the modules that `joint` plans, and what decides for them from then on."""
+        from ._create import embedding, solve
+
+        dim = self.embedding_dim
+        shapes = [TableShape(n, dim) for n in self.field_sizes]
+        solve(method, shapes[0], None, dict(config))  # refuses unknown fields
+        limit = None if budget is None else parse_budget(budget, TableShape(sum(self.field_sizes), dim))
+        modules, compressed = [], []
+        for i, (shape, own) in enumerate(zip(shapes, joint.plan(shapes, limit, config), strict=True)):
+            n = shape.num_embeddings
+            if own is None:
+                modules.append(embedding("float32", n, dim, seed=seed + i, mode=mode))
+                limit = None if limit is None else limit - shape.nbytes_float32
+            else:
+                modules.append(embedding(method, n, dim, seed=seed + i, mode=mode, **own))
+                compressed.append(modules[-1])
+        self.fields = nn.ModuleList(modules)
+        self._joint = joint(compressed, limit, seed)
 
     def forward(self, input: Tensor) -> Tensor:
         """Rows (batch, fields, embedding_dim) of ids (batch, fields)."""
@@ -116,7 +149,19 @@ class FieldEmbedding(nn.Module):
             if own:
                 field.end_second_pass([next(gradients) for _ in own])
 
+    def candidates(self) -> Iterator[Any]:
+        """See `CompressedEmbedding.candidates`; one candidate is of all fields."""
+        return iter(()) if self._joint is None else self._joint.candidates()
+
+    def score(self, candidate: Any, value: float) -> None:
+        """See `CompressedEmbedding.score`."""
+        if self._joint is not None:
+            self._joint.score(candidate, value)
+
     def end_of_stage(self, name: str) -> None:
+        if self._joint is not None:
+            self._joint.end_of_stage(name)
+            return
         for field in self._each():
             if name in [stage.name for stage in field.stages()]:
                 field.end_of_stage(name)

@@ -152,6 +152,32 @@ def test_the_model_does_not_learn_from_validation_data():
     assert not all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
+class Scored(Staged):
+    """A module of one stage that asks for scores."""
+
+    def stages(self):
+        return (enn.Stage("evolve", needs="scores"),)
+
+    def candidates(self):
+        for shift in (0, 1):
+            with torch.no_grad():
+                self.weight.fill_(shift)
+            yield shift
+
+    def score(self, candidate, value):
+        assert not self.training and (self.weight == candidate).all()
+        self.calls.append((candidate, value))
+
+
+def test_the_loop_scores_candidates(monkeypatch):
+    data, values = clicks(), iter([0.7, 0.6, 0.5, 0.5])
+    monkeypatch.setattr(train, "auc", lambda labels, logits: next(values))
+    module = Scored()
+    loop = train.Loop(module, ctr_models.DLRM(3, 2, (4,)), data, lambda p: pytest.fail("no step"), batch=8000, epochs=1)
+    assert loop.run().epochs == {"evolve": 0}
+    assert module.calls == [(0, 0.7), (1, 0.6), ("end", "evolve")]
+
+
 def test_early_stopping_gives_back_the_best_epoch(monkeypatch):
     data = clicks()
     found = iter([0.6, 0.7, 0.65, 0.64, 0.1, 0.1])
