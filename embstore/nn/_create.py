@@ -29,6 +29,7 @@ _MODULES: dict[str, tuple[str, str]] = {
     "adapt": ("embstore.nn.adapt:Adapt", "adapt"),
     "dhe": ("embstore.nn.dhe:Dhe", "dhe"),
     "cafe": ("embstore.nn.cafe:Cafe", "adapt"),
+    "tt": ("embstore.nn.tt:TT", "tt"),
 }
 
 

@@ -34,9 +34,10 @@ CONFIGS = {
     ],
     "int8": [{"step": 0.003, "sparse": False}],
     "alpt": [{"bits": 16}],
+    "tt": [{"cores": 2}, {"cores": 4, "rank": 5}, {"rank": 1}],
 }
 # Modules whose rows sum in another order than the stored kernel: relative tolerance.
-CLOSE = {"dhe": 1e-6}
+CLOSE = {"dhe": 1e-6, "tt": 1e-6}
 N, DIM = 203, 12
 
 ALL = [(name, config) for name in enn.names() for config in ({}, *CONFIGS.get(name, ()))]
@@ -183,6 +184,7 @@ HUGE = {
     "robe": {"size": 100_000, "wrap": True, "sign": True},
     "cafe": {"hot": 500, "cold": 700},
     "dhe": {"width": 40},
+    "tt": {"rank": 3},
 }
 
 
