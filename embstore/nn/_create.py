@@ -30,6 +30,7 @@ _MODULES: dict[str, tuple[str, str]] = {
     "dhe": ("embstore.nn.dhe:Dhe", "dhe"),
     "cafe": ("embstore.nn.cafe:Cafe", "adapt"),
     "tt": ("embstore.nn.tt:TT", "tt"),
+    "dedup": ("embstore.nn.dedup:Dedup", "dedup"),
 }
 
 

@@ -35,6 +35,7 @@ CONFIGS = {
     "int8": [{"step": 0.003, "sparse": False}],
     "alpt": [{"bits": 16}],
     "tt": [{"cores": 2}, {"cores": 4, "rank": 5}, {"rank": 1}],
+    "dedup": [{"block_rows": 4}, {"block_dims": 5}, {"block_rows": 3, "block_dims": 7, "limit": 3000}],
 }
 # Modules whose rows sum in another order than the stored kernel: relative tolerance.
 CLOSE = {"dhe": 1e-6, "tt": 1e-6}
