@@ -276,18 +276,22 @@ def store(
     Parameters
     ----------
     path, overwrite : as in `compress`.
-    method : resolved; `arrays` are every one of its `layout(shape)`, rows arrays whole.
+    method : resolved; `arrays` are every one of its `layout(shape)`, rows arrays whole. Ragged arrays are taken where
+        there are no rows arrays beside them.
     keys : keys of the first rows (list of str or int64 array), or None.
 
     Raises `ShapeError` where an array is not what `layout` says, and what writing raises.
     """
     specs = method.layout(shape)
     by_row = {s.name for s in specs if s.partition == "rows"}
+    ragged = {s.name: arrays[s.name] for s in specs if s.partition == "ragged"}
     with TableWriter(
         path, shape=shape, method_id=method.id, method_version=method.version, config=method.config(), specs=specs,
         overwrite=overwrite,
     ) as writer:  # fmt: skip
-        writer.write_shared({name: array for name, array in arrays.items() if name not in by_row})
+        writer.write_shared({name: array for name, array in arrays.items() if name not in by_row | ragged.keys()})
+        if ragged:
+            writer.append(ragged)
         step = writer.rows_per_shard
         for first in range(0, shape.num_embeddings if by_row else 0, step):
             writer.append({name: arrays[name][first : first + step] for name in by_row})

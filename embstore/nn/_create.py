@@ -31,6 +31,8 @@ _MODULES: dict[str, tuple[str, str]] = {
     "cafe": ("embstore.nn.cafe:Cafe", "adapt"),
     "tt": ("embstore.nn.tt:TT", "tt"),
     "dedup": ("embstore.nn.dedup:Dedup", "dedup"),
+    "dpq": ("embstore.nn.dpq:Dpq", "pq"),
+    "mgqe": ("embstore.nn.mgqe:Mgqe", "mgqe"),
 }
 
 

@@ -36,6 +36,13 @@ CONFIGS = {
     "alpt": [{"bits": 16}],
     "tt": [{"cores": 2}, {"cores": 4, "rank": 5}, {"rank": 1}],
     "dedup": [{"block_rows": 4}, {"block_dims": 5}, {"block_rows": 3, "block_dims": 7, "limit": 3000}],
+    "dpq": [{"m": 3, "bits": 5}, {"bits": 3, "codebook_dtype": "float16"}, {"variant": "sx", "bits": 4}],
+    "mgqe": [
+        {"m": 5},
+        {"hot": 0.0},
+        {"hot": 1.0, "bits": 5, "cold_bits": 3},
+        {"variant": "sx", "bits": 4, "cold_bits": 2},
+    ],
 }
 # Modules whose rows sum in another order than the stored kernel: relative tolerance.
 CLOSE = {"dhe": 1e-6, "tt": 1e-6}
