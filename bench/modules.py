@@ -24,6 +24,9 @@ VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     "robe": ({"wrap": True}, {"sign": True}),
     "memcom": ({"bias": True},),
     "adapt": ({"map": "hot_ids"},),
+    "tt": ({"cores": 2},),
+    "dedup": ({"block_rows": 1},),
+    "dpq": ({"bits": 4},),
 }
 LONGEST = 1.0  # seconds of one forward pass: modules that need more for all ids are given fewer
 
