@@ -24,7 +24,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     "robe": ({"wrap": True}, {"sign": True}),
     "memcom": ({"bias": True},),
     "adapt": ({"map": "hot_ids"},),
-    "tt": ({"cores": 2},),
+    "tt": ({"cores": 3},),
     "dedup": ({"block_rows": 1},),
     "dpq": ({"bits": 4},),
 }

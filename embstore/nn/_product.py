@@ -33,9 +33,10 @@ class ProductCodes(CompressedEmbedding):
 
     Options
     -------
-    variant : "vq", the gradient of a row goes to its query as it is, and `regularizer`, which the loop adds to the
-        loss, draws centroids to the queries that chose them, all that moves them; or "sx", a softmax of negative squared distances between queries and keys, whose gradient
-        stands for that of the choice, and centroids apart from the keys.
+    variant : "vq", the gradient of a row goes to its query as it is, and `regularizer` draws centroids to the queries
+        that chose them; nothing else moves them, so the loop must add it to the loss. Or "sx", a softmax of negative
+        squared distances between queries and keys, whose gradient stands for that of the choice, with centroids of
+        their own.
     commitment : weight of the term of "vq" that draws queries to their centroids.
     temperature : of the softmax.
     restart_every : steps after which centroids not chosen meanwhile are moved.

@@ -34,7 +34,7 @@ CONFIGS = {
     ],
     "int8": [{"step": 0.003, "sparse": False}],
     "alpt": [{"bits": 16}],
-    "tt": [{"cores": 2}, {"cores": 4, "rank": 5}, {"rank": 1}],
+    "tt": [{"cores": 3}, {"cores": 4, "rank": 5}, {"rank": 1}],
     "dedup": [{"block_rows": 4}, {"block_dims": 5}, {"block_rows": 3, "block_dims": 7, "limit": 3000}],
     "dpq": [{"m": 3, "bits": 5}, {"bits": 3, "codebook_dtype": "float16"}, {"variant": "sx", "bits": 4}],
     "mgqe": [
@@ -192,7 +192,7 @@ HUGE = {
     "robe": {"size": 100_000, "wrap": True, "sign": True},
     "cafe": {"hot": 500, "cold": 700},
     "dhe": {"width": 40},
-    "tt": {"rank": 3},
+    "tt": {"rank": 3, "cores": 4},
 }
 
 

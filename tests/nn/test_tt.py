@@ -95,8 +95,21 @@ def test_a_table_too_large_to_fit_can_be_trained(tmp_path):
     np.testing.assert_allclose(table.lookup(ids.numpy()), rows, atol=1e-6 * np.abs(rows).max())
 
 
-def test_floor_is_named():
-    floor = nbytes(TT(rank=1), TableShape(10_000, 16))
-    assert enn.embedding("tt", 10_000, 16, budget=floor).method.rank == 1
-    with pytest.raises(errors.BudgetError, match=f"at least {floor:,} bytes"):
-        enn.embedding("tt", 10_000, 16, budget=floor - 1)
+def test_as_few_cores_as_the_budget_allows():
+    shape = TableShape(10_000, 16)
+    floors = {cores: nbytes(TT(rank=1, cores=cores), shape) for cores in (2, 3, 4)}
+    for cores, floor in floors.items():
+        found = enn.embedding("tt", 10_000, 16, budget=floor).method
+        assert (found.cores, found.rank) == (cores, 1)
+    with pytest.raises(errors.BudgetError, match=f"at least {floors[4]:,} bytes"):
+        enn.embedding("tt", 10_000, 16, budget=floors[4] - 1)
+    with pytest.raises(errors.BudgetError, match=f"at least {floors[3]:,} bytes"):
+        enn.embedding("tt", 10_000, 16, budget=floors[3] - 1, cores=3)
+
+
+@pytest.mark.parametrize("ratio", [0.5, 0.1, 0.01])
+def test_budgets_are_kept_and_spent(ratio):
+    shape = TableShape(100_000, 16)
+    method = enn.embedding("tt", 100_000, 16, budget=ratio).method
+    more = TT(rank=method.rank + 1, cores=method.cores)
+    assert nbytes(method, shape) <= ratio * shape.nbytes_float32 < nbytes(more, shape)
