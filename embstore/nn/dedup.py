@@ -32,8 +32,9 @@ class Dedup(CompressedEmbedding):
     With `counts` the error of a block weighs as often as its rows occur. A merged block starts as the mean.
 
     Training keeps the full table until the blocks are merged. Without a budget or `limit` a tenth of the bytes is
-    taken. Where `block_rows` and `block_dims` are left out, the budget chooses the size of blocks at which Gaussian
-    values lose least: small ones cost more for the map, and large ones are less alike.
+    taken, or a tenth of the blocks where their size is given. Where `block_rows` and `block_dims` are left out, the
+    budget chooses the size of blocks at which Gaussian values lose least: small ones cost more for the map, and large
+    ones are less alike.
     """
 
     id: ClassVar[str] = "dedup"
@@ -51,7 +52,9 @@ class Dedup(CompressedEmbedding):
         asked = limit if limit is not None else config.get("limit")
         ways = list(_ways(config, shape))
         floors = [nbytes(way, shape, unique=1) for way in ways]
-        if asked is None:
+        if asked is None and len(ways) == 1:
+            asked = nbytes(ways[0], shape, unique=-(-ways[0].free_sizes(shape)["unique"] // 10))
+        elif asked is None:
             asked = max(shape.nbytes_float32 // 10, min(floors))
         if asked < min(floors):
             raise BudgetError(
@@ -138,7 +141,8 @@ class Dedup(CompressedEmbedding):
             place, blocks = state_dict[prefix + "place"], state_dict[prefix + "blocks"]
             self._share(torch.zeros_like(place), torch.zeros_like(blocks))
         elif self.weight is None and prefix + "weight" in state_dict:
-            self.weight = nn.Parameter(torch.zeros_like(state_dict[prefix + "weight"]))
+            blocks = cast(Tensor, self.blocks)
+            self.weight = nn.Parameter(blocks.new_zeros(self.num_embeddings, self.embedding_dim))
             self.blocks = self.place = None
         super()._load_from_state_dict(state_dict, prefix, *others)
 
