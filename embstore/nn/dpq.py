@@ -9,7 +9,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..kmeans import even_slices
 from ..methods._bits import pack
 from ..methods.pq import PQ, round_codebooks
 from ._product import ProductCodes
@@ -28,7 +27,7 @@ class Dpq(ProductCodes):
         self._build_codes(1 << cast(PQ, self.method).bits)
 
     def parts(self) -> list[tuple[int, int]]:
-        return even_slices(self.embedding_dim, cast(PQ, self.method).m or 1)
+        return cast(PQ, self.method).slices(self.embedding_dim)
 
     def _values(self) -> Tensor:
         if cast(PQ, self.method).codebook_dtype == "float32":
