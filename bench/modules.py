@@ -25,7 +25,6 @@ VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     "memcom": ({"bias": True},),
     "adapt": ({"map": "hot_ids"},),
     "tt": ({"cores": 3},),
-    "dedup": ({"block_dims": 4},),
     "dpq": ({"bits": 4},),
 }
 LONGEST = 1.0  # seconds of one forward pass: modules that need more for all ids are given fewer
