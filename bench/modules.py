@@ -26,6 +26,8 @@ VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     "adapt": ({"map": "hot_ids"},),
     "deeplight": ({"density": 0.03}, {"values": "int8"}),
     "mde": ({"dims": 4},),
+    "tt": ({"cores": 3},),
+    "dpq": ({"bits": 4},),
 }
 LONGEST = 1.0  # seconds of one forward pass: modules that need more for all ids are given fewer
 

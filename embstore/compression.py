@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from . import method as _method
 from . import pipeline as _pipeline
-from .arrays import ArraySpec, TableShape
+from .arrays import TableShape
 from .errors import BudgetError, ConfigError, SourceError
 from .format import layout
 from .format.staging import check_destination
@@ -278,8 +278,7 @@ def store(
     Parameters
     ----------
     path, overwrite : as in `compress`.
-    method : resolved; `arrays` are every one of its `layout(shape)`, rows arrays whole; items of ragged ones back
-        to back in the order of the rows.
+    method : resolved; `arrays` are every one of its `layout(shape)`, rows arrays and ragged ones whole.
     keys : keys of the first rows (list of str or int64 array), or None.
 
     Raises `ShapeError` where an array is not what `layout` says, and what writing raises.
@@ -294,13 +293,10 @@ def store(
         path, shape=shape, method_id=method.id, method_version=method.version, config=method.config(), specs=specs,
         overwrite=overwrite,
     ) as writer:  # fmt: skip
-        shared = {s.name for s in specs if s.partition == "shared"}
-        writer.write_shared({name: array for name, array in arrays.items() if name in shared})
+        writer.write_shared({name: array for name, array in arrays.items() if name not in by_row})
         step = writer.rows_per_shard
-        # Ragged arrays alone, without one by row, are written at once.
-        for first in range(0, shape.num_embeddings, step) if by_row else range(len(specs) > len(shared)):
-            part = {name: arrays[name][first : first + step] for name in by_row}
-            writer.append({**part, **_items(specs, arrays, first, first + step)})
+        for first in range(0, shape.num_embeddings if by_row else 0, step):
+            writer.append({name: arrays[name][first : first + step] for name in by_row})
         if keys is not None:
             from .format import keys as _keys
 
@@ -314,24 +310,6 @@ def store(
     from . import table
 
     return table.open(os.fspath(path))
-
-
-def _items(
-    specs: tuple[ArraySpec, ...], arrays: Mapping[str, npt.NDArray[Any]], first: int, last: int
-) -> dict[str, npt.NDArray[Any]]:
-    """The items of ragged arrays that rows `first` to `last` have, and starts counted from the first of them."""
-    starts = {s.shape[0]: s.starts for s in specs if s.partition == "ragged" and s.starts}
-    found = {}
-    for spec in specs:
-        if spec.partition == "ragged":
-            items = arrays[spec.name]
-            if name := starts.get(spec.shape[0]):
-                own = arrays[name]
-                found[spec.name] = items[int(own[first]) : int(own[last]) if last < len(own) else len(items)]
-                found[name] = own[first:last] - own[first]
-            else:  # which rows they are of is not stored; they lie in order wherever they are cut
-                found[spec.name] = items if first == 0 else items[:0]
-    return found
 
 
 def open_rows(source: Any, keys: Any, options: dict[str, Any]) -> RowSource:

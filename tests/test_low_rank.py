@@ -214,7 +214,7 @@ def test_tt_value_sizes(dim, want):
 
 def test_tt_refuses_what_it_cannot_fit(tmp_path):
     with pytest.raises(errors.ConfigError, match=r"at most 8,192 rows and 4 GiB, found 80,000 rows"):
-        TT(cores=2, rank=8).resolve(TableShape(10**8, 64))
+        TT(cores=2, rank=8).check_fit(TableShape(10**8, 64))
     for method in ("tt", "subspace"):
         rows = normal(20, 6)
         rows[7, 2] = np.inf

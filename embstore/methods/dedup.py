@@ -74,8 +74,12 @@ class Dedup(RowMethod):
         return -(-dim // (self.block_dims or dim))
 
     def free_sizes(self, shape: TableShape) -> dict[str, int]:
-        """As many blocks as there are places: what a table without repetition needs."""
-        return {"unique": _cells(shape, self.block_rows, self.block_dims or shape.embedding_dim)}
+        """As many blocks as there are places, what a table without repetition needs, or as the limit has room for."""
+        cells = _cells(shape, self.block_rows, self.block_dims or shape.embedding_dim)
+        if self.limit is None:
+            return {"unique": cells}
+        none, one = (nbytes(self, shape, unique=count) for count in (0, 1))
+        return {"unique": max(min(1, cells), min(cells, (self.limit - none) // (one - none)))}
 
     def layout(self, shape: TableShape) -> tuple[ArraySpec, ...]:
         n, dim = shape.num_embeddings, shape.embedding_dim

@@ -71,13 +71,13 @@ class MGQE(RowMethod):
         width = 4 if self.m is None else -(-shape.embedding_dim // min(self.m, shape.embedding_dim))
         return dataclasses.replace(self, m=-(-shape.embedding_dim // width))
 
-    def _parts(self, dim: int) -> tuple[int, int]:
+    def parts(self, dim: int) -> tuple[int, int]:
         """(parts, values of each)."""
         parts = self.m or -(-dim // 4)
         return parts, -(-dim // parts)
 
     def layout(self, shape: TableShape) -> tuple[ArraySpec, ...]:
-        parts, width = self._parts(shape.embedding_dim)
+        parts, width = self.parts(shape.embedding_dim)
         return (
             *_groups.specs(2),
             ArraySpec("codebooks", "float32", (parts, 1 << self.bits, width), "shared"),
@@ -85,13 +85,14 @@ class MGQE(RowMethod):
             ArraySpec("cold_codes", "uint8", ("cold_rows", -(-parts * self.cold_bits // 8)), "ragged"),
         )
 
-    def _hot_rows(self, n: int) -> int:
+    def hot_rows(self, n: int) -> int:
+        """How many of n rows are hot."""
         return round(self.hot * n)
 
     def free_sizes(self, shape: TableShape) -> dict[str, int]:
         """For hot rows in no order."""
         n = shape.num_embeddings
-        hot = self._hot_rows(n)
+        hot = self.hot_rows(n)
         return {**_groups.free_sizes(shape, 2, hot in (0, n)), "hot_rows": hot, "cold_rows": n - hot}
 
     def for_budget(self, shape: TableShape, nbytes_: int) -> Self:
@@ -111,7 +112,7 @@ class MGQE(RowMethod):
         """Which rows are hot, and the codebooks."""
         group = self._grouped(source)
         hot, cold = (self._drawn(source, np.flatnonzero(group == g), rng) for g in (0, 1))
-        parts, width = self._parts(source.shape.embedding_dim)
+        parts, width = self.parts(source.shape.embedding_dim)
         codebooks = np.empty((parts, 1 << self.bits, width), np.float32)
         first = 1 << self.cold_bits
         for p in range(parts):
@@ -131,7 +132,7 @@ class MGQE(RowMethod):
             norms = [np.square(rows, dtype=np.float64).sum(axis=1) for rows in source.blocks()]
             weight = np.nan_to_num(np.concatenate([np.zeros(0), *norms]))
         group = np.ones(len(weight), np.uint8)
-        group[np.argsort(-weight, kind="stable")[: self._hot_rows(len(weight))]] = 0
+        group[np.argsort(-weight, kind="stable")[: self.hot_rows(len(weight))]] = 0
         return group
 
     def _drawn(self, source: Rows, ids: npt.NDArray[np.int64], rng: np.random.Generator) -> F32:

@@ -115,7 +115,8 @@ class PQ(RowMethod):
 
         return min(fitting, key=error)
 
-    def _slices(self, dim: int) -> list[tuple[int, int]]:
+    def slices(self, dim: int) -> list[tuple[int, int]]:
+        """The first column of each slice, and the one after its last."""
         return even_slices(dim, self.m or 1)
 
     def fit(self, source: Rows, rng: np.random.Generator) -> Named:
@@ -123,7 +124,7 @@ class PQ(RowMethod):
         sample = finite_rows(source.sample(ROWS_PER_CENTROID * count, rng))
         seed = int(rng.integers(1, 1 << 30))
         codebooks = np.empty((count, source.shape.embedding_dim), np.float32)
-        for first, last in self._slices(source.shape.embedding_dim):
+        for first, last in self.slices(source.shape.embedding_dim):
             codebooks[:, first:last] = kmeans(sample[:, first:last], count, seed, "pq")
         return {"codebooks": round_codebooks(codebooks, self.codebook_dtype)}
 
@@ -133,21 +134,21 @@ class PQ(RowMethod):
         codes = np.empty((n, self.m or 0), np.uint16)
         step = max(1, _BLOCK_VALUES >> self.bits)
         with np.errstate(all="ignore"):
-            for s, (first, last) in enumerate(self._slices(dim)):
+            for s, (first, last) in enumerate(self.slices(dim)):
                 for at in range(0, n, step):
                     codes[at : at + step, s] = _nearest(rows[at : at + step, first:last], codebooks[:, first:last])
         return {"codes": pack(codes, self.bits)}
 
     def lookup(self, arrays: Arrays, ids: Ids, out: FloatRows) -> None:
         codes = unpack(arrays["codes"][ids - arrays.start], self.bits, self.m or 0)
-        for s, (first, last) in enumerate(self._slices(out.shape[1])):
+        for s, (first, last) in enumerate(self.slices(out.shape[1])):
             out[:, first:last] = arrays["codebooks"][codes[:, s], first:last]
 
     def constants(self, shared: Shared) -> Named:
         codebooks = shared["codebooks"].astype(np.float32)
         count, dim = codebooks.shape
         # Of each slice in turn its centroids, so that a slice is one run of bytes.
-        tables = [codebooks[:, first:last].ravel() for first, last in self._slices(dim)]
+        tables = [codebooks[:, first:last].ravel() for first, last in self.slices(dim)]
         # Centroids as lanes; infinity is nearest to nothing.
         columns = np.full((dim, -(-count // LANES) * LANES), np.inf, np.float32)
         columns[:, :count] = codebooks.T

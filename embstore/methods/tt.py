@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -90,6 +90,10 @@ class TT(RowMethod):
             tenth = shape.nbytes_float32 // 10
             found = self._fitting(shape, tenth)
             return dataclasses.replace(self, rank=max(found, 1)).resolve(shape)
+        return dataclasses.replace(self, rank=max(self.ranks(shape)))
+
+    def check_fit(self, shape: TableShape) -> None:
+        """`ConfigError` where TT-SVD would take too much; trained cores have no such bound."""
         sides = [n * q for n, q in zip(self.row_sizes(shape), self.value_sizes(shape), strict=True)]
         ranks = self.ranks(shape)
         grams = [min(math.prod(sides[:i]), sides[i] * ranks[i + 1]) for i in range(1, self.cores - 1)]
@@ -100,7 +104,6 @@ class TT(RowMethod):
                 f"{self.rank} must take matrices of at most {MAX_GRAM:,} rows and {MAX_BYTES >> 30} GiB, found "
                 f"{max(sides[-1], *grams, 0):,} rows and {held / 2**30:.1f} GiB; lower the rank or change cores"
             )
-        return dataclasses.replace(self, rank=max(ranks))
 
     def layout(self, shape: TableShape) -> tuple[ArraySpec, ...]:
         ranks = self.ranks(shape)
@@ -135,6 +138,7 @@ class TT(RowMethod):
 
     def fit(self, source: Rows, rng: np.random.Generator) -> Named:
         """TT-SVD: the last core from a Gram matrix of the stream, the others in memory from what it leaves."""
+        self.check_fit(source.shape)
         n, q, ranks = self.row_sizes(source.shape), self.value_sizes(source.shape), self.ranks(source.shape)
         gram = np.zeros((n[-1] * q[-1],) * 2)
         for block in self._unfolded(source):
@@ -206,6 +210,30 @@ class TT(RowMethod):
     def constants(self, shared: Shared) -> Named:
         """Sizes (n, r, q, r) of the cores, which the kernel knows as bytes only."""
         return {"sizes": np.array([shared[f"core{i}"].shape for i in range(self.cores)], np.int64)}
+
+
+def solve_rank(field_sizes: Sequence[int], dim: int, ratio: float, cores: int = 3) -> int:
+    """The largest rank, one for all fields, at which the cores are within a ratio of the tables' weights.
+
+    A field stays full where that is smaller. Cores are counted at the whole rank, though a table may need less of it.
+    Raises `BudgetError` where no rank reaches the ratio.
+    """
+    full = sum(field_sizes) * dim
+    method = TT(cores=cores)
+    shapes = [TableShape(n, dim) for n in field_sizes]
+    sides = [[n * q for n, q in zip(method.row_sizes(s), method.value_sizes(s), strict=True)] for s in shapes]
+
+    def spent(rank: int) -> int:
+        cost = [(own[0] + own[-1]) * rank + sum(own[1:-1]) * rank**2 for own in sides]
+        return sum(min(n * dim, weights) for n, weights in zip(field_sizes, cost, strict=True))
+
+    low, high = 0, 1 << 16
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if spent(middle) <= ratio * full else (low, middle - 1)
+    if low == 0:
+        raise BudgetError(f"one rank for these fields needs a ratio of at least {spent(1) / full:.6f}, found {ratio}")
+    return low
 
 
 def _balanced(product: int, count: int) -> tuple[int, ...]:

@@ -39,6 +39,10 @@ _MODULES: dict[str, tuple[str, str]] = {
     "mde": ("embstore.nn.mde:Mde", "mixed_dim"),
     "autodim": ("embstore.nn.autodim:AutoDim", "mixed_dim"),
     "optembed": ("embstore.nn.optembed:OptEmbed", "mixed_dim"),
+    "tt": ("embstore.nn.tt:TT", "tt"),
+    "dedup": ("embstore.nn.dedup:Dedup", "dedup"),
+    "dpq": ("embstore.nn.dpq:Dpq", "pq"),
+    "mgqe": ("embstore.nn.mgqe:Mgqe", "mgqe"),
 }
 
 

@@ -15,13 +15,13 @@ from bench import ctr_models, train  # noqa: E402
 DIM = 8
 # How far below the full table a module may end at half its bytes, in AUC. The ids of these clicks have nothing in
 # common, so methods that make two ids share a row lose most: that is the bound of a module without a line here.
-BELOW = {"int16": 0.015, "int8": 0.02, "alpt": 0.02}
+BELOW = {"int16": 0.015, "int8": 0.02, "alpt": 0.02, "dpq": 0.02, "mgqe": 0.03, "dedup": 0.04, "tt": 0.05}
 OTHERS_BELOW = 0.12
 # An MLP of hashes learns slowly: four epochs take it a little above popularity.
 BELOW["dhe"] = 0.25
 ABOVE = {"dhe": 0.01}
-# What a module needs to be half a float32 table.
-MORE = {"define": {"stored": "int8"}}
+# Settings without which a module cannot be half of float32 tables as small as these.
+MORE = {"define": {"stored": "int8"}, "mgqe": {"bits": 4, "cold_bits": 3}}
 
 
 @functools.cache

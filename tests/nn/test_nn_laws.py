@@ -66,11 +66,20 @@ CONFIGS = {
     "mde": [{"dims": 3}, {"blocks": 3, "alpha": 0.7}, {"blocks": 1}],
     "autodim": [{"dims": [3]}, {"inherit": True}],
     "optembed": [{"penalty": 0.1}],
+    "tt": [{"cores": 3}, {"cores": 4, "rank": 5}, {"rank": 1}],
+    "dedup": [{"block_rows": 4}, {"block_dims": 5}, {"block_rows": 3, "block_dims": 7, "limit": 3000}],
+    "dpq": [{"m": 3, "bits": 5}, {"bits": 3, "codebook_dtype": "float16"}, {"variant": "sx", "bits": 4}],
+    "mgqe": [
+        {"m": 5},
+        {"hot": 0.0},
+        {"hot": 1.0, "bits": 5, "cold_bits": 3},
+        {"variant": "sx", "bits": 4, "cold_bits": 2},
+    ],
 }
 # Fields of stored methods that modules take as an argument of their own.
 STORED = {name: [{"seed": 2**32 - 1}] for name in ("hash", "robe", "adapt", "dhe")}
 # Modules whose rows sum in another order than the stored kernel: relative tolerance.
-CLOSE = {"dhe": 1e-6, "fourier": 1e-6, "ngram_hash": 1e-6, "define": 1e-6, "mde": 1e-6, "autodim": 1e-6}
+CLOSE = {"dhe": 1e-6, "fourier": 1e-6, "ngram_hash": 1e-6, "define": 1e-6, "mde": 1e-6, "autodim": 1e-6, "tt": 1e-6}
 N, DIM = 203, 12
 
 ALL = [(name, config) for name in enn.names() for config in ({}, *CONFIGS.get(name, ()))]
@@ -234,6 +243,7 @@ HUGE = {
     "cafe": {"hot": 500, "cold": 700},
     "dhe": {"width": 40},
     "fourier": {"features": 64},
+    "tt": {"rank": 3, "cores": 4},
 }
 
 
