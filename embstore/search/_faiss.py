@@ -1,0 +1,58 @@
+"""The faiss module: imported when first needed, lent our thread count, and kept from trusting the sizes in a file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from .. import kernels
+from ..errors import MissingDependencyError
+
+# FAISS's limit belongs to the process.
+_limit = threading.Lock()
+
+
+def require(what: str) -> Any:
+    """The faiss module; `MissingDependencyError` says that `what` needs it."""
+    try:
+        import faiss
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{what} needs faiss, which is not installed: pip install embstore[faiss]"
+        ) from error
+    return faiss
+
+
+@contextlib.contextmanager
+def threads(faiss: Any) -> Iterator[None]:
+    """FAISS's thread count belongs to the process: ours for the call, then as it was."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(kernels.get_num_threads())
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+def said(error: RuntimeError) -> str:
+    """What FAISS had to say, without the place in its source."""
+    return str(error).rsplit("Error: ", 1)[-1].strip().rstrip(".")
+
+
+def read_index(faiss: Any, path: str) -> Any:
+    """The index in a file. No array in it may be larger than the file, where this FAISS can be told so.
+
+    Raises `RuntimeError`, as FAISS does.
+    """
+    if not hasattr(faiss, "set_deserialization_vector_byte_limit"):
+        return faiss.read_index(path)
+    with _limit:
+        before = faiss.get_deserialization_vector_byte_limit()
+        faiss.set_deserialization_vector_byte_limit(os.stat(path).st_size)
+        try:
+            return faiss.read_index(path)
+        finally:
+            faiss.set_deserialization_vector_byte_limit(before)
