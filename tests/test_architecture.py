@@ -41,10 +41,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "compression": ONLINE | {"transforms", "table"},
     "search": ONLINE | {"table"},
     "report": ONLINE | {"table"},
-    "export": ONLINE | {"table"},
+    "export": ONLINE | {"table", "exchange"},
+    # Table and index in one hand: it knows layouts of methods, and stores what it reads.
+    "exchange": ONLINE | {"methods", "transforms", "kmeans", "table", "search", "compression"},
     "compare": ONLINE | {"table", "compression"},
     "nn": {"errors", "arrays", "method", "methods", "registry", "pipeline", "table", "compression"},
-    "cli": ONLINE | {"transforms", "table", "compression", "search", "report", "export", "compare"},
+    "cli": ONLINE | {"transforms", "table", "compression", "search", "report", "export", "compare", "exchange"},
 }
 
 # Imported when first needed, so that `import embstore` and `embstore --help` do not pay for them.

@@ -42,6 +42,14 @@ def said(error: RuntimeError) -> str:
     return str(error).rsplit("Error: ", 1)[-1].strip().rstrip(".")
 
 
+def write_index(faiss: Any, index: Any, path: str) -> None:
+    """Write an index to a file; `OSError` where FAISS could not."""
+    try:
+        faiss.write_index(index, path)
+    except RuntimeError as error:
+        raise OSError(said(error)) from error
+
+
 def read_index(faiss: Any, path: str) -> Any:
     """The index in a file. No array in it may be larger than the file, where this FAISS can be told so.
 

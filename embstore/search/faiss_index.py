@@ -143,10 +143,7 @@ def _publish(faiss: Any, index: Any, folder: str, described: dict[str, Any]) -> 
         os.makedirs(partial)
         try:
             file = os.path.join(partial, INDEX_FILE)
-            try:
-                faiss.write_index(index, file)
-            except RuntimeError as error:
-                raise OSError(_faiss.said(error)) from error
+            _faiss.write_index(faiss, index, file)
             described = described | {"nbytes": os.stat(file).st_size, "crc32c": file_crc(file)}
             with open(os.path.join(partial, SIDECAR), "wb") as stream:
                 stream.write(layout.document(described))
