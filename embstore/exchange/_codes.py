@@ -31,7 +31,9 @@ F32 = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 Shared = Mapping[str, npt.NDArray[Any]]
 
+# The cures, where codes cannot be kept.
 RE_ENCODE = "search.build_index encodes the rows anew"
+DECODE = "compress(index.reconstruct_n(), ...) encodes its rows anew"
 
 
 @dataclass(frozen=True)
@@ -150,8 +152,7 @@ def _read_pq(index: Any, dim: int) -> Decoded:
     columns = spread(dim, m) if 1 <= m <= dim and 1 <= bits <= 16 else np.zeros(0, np.int32)
     if len(columns) != index.d:
         raise ConfigError(
-            f"an IndexPQ must have 1 to {index.d} slices of 1 to 16 bits, found {m} of {bits} bits; "
-            "reconstruct its rows and compress those"
+            f"an IndexPQ must have 1 to {index.d} slices of 1 to 16 bits, found {m} of {bits} bits; {DECODE}"
         )
     tables = _sized(array(index.pq.centroids), index.d << bits, "centroids").reshape(m, 1 << bits, -1)
     flat = tables.transpose(1, 0, 2).reshape(1 << bits, -1)
@@ -177,8 +178,8 @@ def _read_rq(index: Any, coder: Any) -> Decoded:
     bits = min(each, default=0)
     if len(each) != 1 or not 1 <= bits <= 16 or m < 1:
         raise ConfigError(
-            f"a {type(index).__name__} must have codebooks of the same 1 to 16 bits, found {m} of {sorted(each)}; "
-            "reconstruct its rows and compress those"
+            f"codebooks of an {type(index).__name__} must have the same 1 to 16 bits, found {m} of {sorted(each)}; "
+            f"{DECODE}"
         )
     values = _sized(array(coder.codebooks), m * (index.d << bits), "codebooks")
     codebooks, dtype = _rounded(values.reshape(m, 1 << bits, index.d))
@@ -255,8 +256,7 @@ def _read_scalar(faiss: Any, index: Any) -> Decoded:
     if kind not in (*direct, kinds.QT_8bit_uniform):
         raise ConfigError(
             "of FAISS's scalar quantizers fp16, bf16, 8bit_uniform, 8bit_direct and 8bit_direct_signed have a method "
-            f"here, found type {kind}, which has a range for each dimension or other bits; reconstruct its rows and "
-            "compress those"
+            f"here, found type {kind}, which has a range for each dimension or other bits; {DECODE}"
         )
     codes = code_bytes(index, dim)
     step = None
@@ -372,5 +372,5 @@ def read_codes(faiss: Any, index: Any, dim: int) -> Decoded:
         return _read_rabitq(index)
     raise ConfigError(
         "codes are kept of IndexPQ, IndexResidualQuantizer, IndexLocalSearchQuantizer, IndexFlat, IndexScalarQuantizer "
-        f"and IndexRaBitQ, found {kind.__name__}; reconstruct its rows and compress those"
+        f"and IndexRaBitQ, found {kind.__name__}; {DECODE}"
     )

@@ -19,7 +19,10 @@ from ..transform import Transform
 from ..transforms.center import Center
 from ..transforms.opq import OPQ
 from ..transforms.pca import PCA
-from ._codes import F32, RE_ENCODE, array, spread
+from ._codes import DECODE, F32, RE_ENCODE, array, spread
+
+# How far from 0 and 1 the products of components may be: of those in float32 they are a hundredth of it.
+ORTHONORMAL = 1e-4
 
 
 def to_chain(faiss: Any, pipeline: Pipeline, shared: dict[str, npt.NDArray[Any]], dim: int, metric: int) -> list[Any]:
@@ -94,8 +97,7 @@ def from_chain(faiss: Any, chain: list[Any], m: int, bits: int) -> tuple[list[tu
             pass
         else:
             raise ConfigError(
-                f"transforms of a FAISS index must be linear or centering, found {kind.__name__}; reconstruct its rows "
-                "and compress those"
+                f"transforms of a FAISS index must be linear or centering, found {kind.__name__}; {DECODE}"
             )
     return found, dim
 
@@ -112,12 +114,13 @@ def _checked(values: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
 
 def _add_linear(found: list[tuple[Transform, Named]], step: Any, m: int, bits: int) -> int:
     before, after = int(step.d_in), int(step.d_out)
-    if not step.is_orthonormal or after > before:
-        raise ConfigError(
-            f"FAISS undoes a linear transform only with orthonormal rows, found {after} x {before} of another kind; "
-            "compress the rows the index was made from"
-        )
     components = _checked(array(step.A), after * before).reshape(after, before)
+    # Not by `is_orthonormal`, which a file may have wrong.
+    if after > before or not np.allclose(components @ components.T, np.eye(after), atol=ORTHONORMAL):
+        raise ConfigError(
+            f"a linear transform of a FAISS index must have orthonormal rows to be undone, found {after} x {before} "
+            "others; compress the rows the index was made from"
+        )
     bias = _checked(array(step.b), after) if step.have_bias else np.zeros(0, np.float32)
     if m and not bias.any():
         found.append((OPQ(m=min(m, after), dim=after, bits=bits), {"components": components}))
