@@ -137,7 +137,7 @@ def _opened(faiss: Any, source: Any) -> tuple[Any, str]:
     if not os.path.isfile(source):
         raise SourceNotFoundError(f"there is no FAISS index file {name!r}; check the path")
     try:
-        return _faiss.read_index(faiss, os.fspath(source)), name
+        return _faiss.read_foreign(faiss, os.fspath(source)), name
     except RuntimeError as error:
         raise SourceError(
             f"source {name!r} must be a FAISS index, found that FAISS refuses it ({_faiss.said(error)}); get it again"

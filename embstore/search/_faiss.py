@@ -1,4 +1,4 @@
-"""The faiss module: imported when first needed, lent our thread count, and kept from trusting the sizes in a file."""
+"""The faiss module: imported when first needed, lent our thread count, kept from trusting the sizes in a file."""
 
 from __future__ import annotations
 
@@ -50,17 +50,20 @@ def write_index(faiss: Any, index: Any, path: str) -> None:
         raise OSError(said(error)) from error
 
 
-def read_index(faiss: Any, path: str) -> Any:
-    """The index in a file. No array in it may be larger than the file, where this FAISS can be told so.
+def read_foreign(faiss: Any, path: str) -> Any:
+    """The index in a file from elsewhere, for its codes: tables that speed up searches are not computed.
 
-    Raises `RuntimeError`, as FAISS does.
+    No array may be larger than the file, where this FAISS can be told so. Raises `RuntimeError`, as FAISS does.
     """
+    flags = 0
+    for name in ("IO_FLAG_SKIP_PRECOMPUTE_TABLE", "IO_FLAG_PQ_SKIP_SDC_TABLE"):
+        flags |= getattr(faiss, name, 0)
     if not hasattr(faiss, "set_deserialization_vector_byte_limit"):
-        return faiss.read_index(path)
+        return faiss.read_index(path, flags)
     with _limit:
         before = faiss.get_deserialization_vector_byte_limit()
         faiss.set_deserialization_vector_byte_limit(os.stat(path).st_size)
         try:
-            return faiss.read_index(path)
+            return faiss.read_index(path, flags)
         finally:
             faiss.set_deserialization_vector_byte_limit(before)

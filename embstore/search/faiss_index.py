@@ -63,7 +63,7 @@ def build_index(
     name: str = "default",
     training_rows: int | None = None,
     seed: int = 0,
-    gpu: bool = False,
+    gpu: bool | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> TableIndex:
@@ -75,7 +75,8 @@ def build_index(
     metric : "cosine" (inner product of unit rows), "ip" or "l2"; searches through the index must ask for the same.
     name : of the index; a table may have several.
     training_rows : rows to train on, drawn by `seed`; by default at most 262,144 and at most 1 GiB of float32.
-    gpu : train and add on the first GPU; the stored index is one for the CPU.
+    gpu : train and add on the first GPU: True, or False for never; by default where FAISS has one and can build this
+        kind of index on it. The stored index is one for the CPU; one from a GPU differs in how its sums were rounded.
     overwrite : replace an index of this name.
     progress : called with (rows added, rows in all).
 
@@ -95,11 +96,15 @@ def build_index(
     if training_rows is not None and (type(training_rows) is not int or training_rows < 1):
         raise ConfigError(f"training_rows must be a positive integer, found {training_rows!r}; leave it out")
     take = min(rows, training_rows or most)
-    kind = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
+    kinds = _metric_types(faiss, metric)
     with _faiss.threads(faiss):
         try:
-            index = faiss.index_factory(table.embedding_dim, factory, kind)
-            index = _to_gpu(faiss, index) if gpu else index
+            index = faiss.index_factory(table.embedding_dim, factory, kinds[0])
+            # Graphs over product codes are for L2 alone, whatever is asked.
+            if index.metric_type not in kinds:
+                raise ConfigError(f"FAISS builds {factory!r} for 'l2' and 'cosine' only, found {metric!r}; choose one")
+            on_gpu = _to_gpu(faiss, index, gpu)
+            index = index if on_gpu is None else on_gpu
             if not index.is_trained:
                 drawn = np.random.default_rng(seed).choice(rows, take, replace=False, shuffle=False)
                 sample = table.lookup(np.sort(drawn))
@@ -115,7 +120,7 @@ def build_index(
                 f"FAISS could not build {factory!r} for {rows} x {table.embedding_dim}, trained on {take} rows: "
                 f"{_faiss.said(error)}; choose another factory string"
             ) from error
-    if gpu:
+    if on_gpu is not None:
         index = faiss.index_gpu_to_cpu(index)
     described = {"table": table.metadata["digest"], "factory": factory, "metric": metric, "seed": seed}
     described |= {"num_embeddings": rows, "embedding_dim": table.embedding_dim, "trained_on": take}
@@ -123,12 +128,28 @@ def build_index(
     return load(table, name)
 
 
-def _to_gpu(faiss: Any, index: Any) -> Any:
+def _metric_types(faiss: Any, metric: Metric) -> tuple[int, ...]:
+    """FAISS's metrics that rank rows as `metric` does, the preferred first; for "cosine" the rows are unit rows."""
+    each = {"l2": (faiss.METRIC_L2,), "ip": (faiss.METRIC_INNER_PRODUCT,)}
+    return each.get(metric, (faiss.METRIC_INNER_PRODUCT, faiss.METRIC_L2))
+
+
+def _to_gpu(faiss: Any, index: Any, gpu: bool | None) -> Any:
+    """An empty index on the first GPU; None where it is to stay, or nothing else is asked for and it has to."""
+    if gpu is False:
+        return None
     if not hasattr(faiss, "StandardGpuResources") or faiss.get_num_gpus() < 1:
+        if gpu is None:
+            return None
         raise MissingDependencyError(
             "gpu=True needs a GPU and a faiss built for it, found neither or one; leave gpu out, or install faiss-gpu"
         )
-    return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
+    try:
+        return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
+    except RuntimeError:
+        if gpu:
+            raise
+        return None  # graphs for example, which GPUs do not build
 
 
 def _prepared(rows: FloatRows, metric: Metric) -> FloatRows:
@@ -241,11 +262,11 @@ def load(table: Table, name: str) -> TableIndex:
         raise CorruptionError(f"file of {what} does not match its checksum; build it again")
     faiss = _faiss.require("a search through an index")
     try:
-        index = _faiss.read_index(faiss, file)
+        index = faiss.read_index(file)
     except RuntimeError as error:
         raise CorruptionError(f"FAISS could not read {what}: {_faiss.said(error)}; build it again") from error
-    kind = faiss.METRIC_L2 if said["metric"] == "l2" else faiss.METRIC_INNER_PRODUCT
-    if (index.ntotal, index.d, index.metric_type) != (table.num_embeddings, table.embedding_dim, kind):
+    rows = (index.ntotal, index.d)
+    if rows != tuple(shape.values()) or index.metric_type not in _metric_types(faiss, said["metric"]):
         raise CorruptionError(
             f"{what} must hold {table.num_embeddings} x {table.embedding_dim} for {said['metric']}, found "
             f"{index.ntotal} x {index.d} of FAISS metric {index.metric_type}; build it again"
