@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 import subprocess
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 import embstore
-from embstore import errors
+from embstore import cli, errors
 from embstore.export import export
 from embstore.testing import make_rows
 
@@ -280,6 +281,9 @@ def test_files_that_are_no_index(rows: np.ndarray, tmp_path: Path) -> None:
         (tmp_path / "x.faiss").write_bytes(data)
         with pytest.raises((errors.SourceError, errors.ConfigError)):
             embstore.from_faiss(tmp_path / "x.faiss", tmp_path / "t")
+    (tmp_path / "x.faiss").write_bytes(b"nonsense" * 100)
+    with pytest.raises(errors.SourceError, match=r"FAISS refuses it \(Index type .* not recognized\)"):
+        embstore.from_faiss(tmp_path / "x.faiss", tmp_path / "t")
     assert not (tmp_path / "t").exists()
     with pytest.raises(errors.SourceError, match="a FAISS index of codes; `embstore import`"):
         embstore.compress(tmp_path / "whole.faiss", tmp_path / "t")
@@ -346,3 +350,19 @@ def test_words_there_and_back_by_the_command(spec: str, config: dict[str, object
     found = index.search(table.lookup(words), 10)[1]
     best = table.search(table.lookup(words), 10, "l2")[1]
     assert (found == best).mean() > 0.95
+
+
+def test_import_prints_one_json_document(
+    rows: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export(embstore.compress(rows, tmp_path / "t", "opq13x26", bits=4), tmp_path / "t.faiss")
+    capsys.readouterr()
+    dest = str(tmp_path / "back")
+    monkeypatch.setattr(sys, "argv", ["embstore", "import", str(tmp_path / "t.faiss"), dest, "--json"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    said = json.loads(capsys.readouterr().out)
+    assert end.value.code == 0
+    assert (said["path"], said["method"], said["transforms"], said["keys"]) == (dest, "pq", ["opq"], None)
+    assert (said["num_embeddings"], said["embedding_dim"]) == (N, DIM)
+    assert said["nbytes"] == embstore.open(dest).nbytes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from .. import kernels
 from ..errors import MissingDependencyError
 
+_PLACE = re.compile(r"^Error in .*? at \S+:\d+: (Error: )?", re.DOTALL)
 # FAISS's limit belongs to the process.
 _limit = threading.Lock()
 
@@ -39,7 +41,7 @@ def threads(faiss: Any) -> Iterator[None]:
 
 def said(error: RuntimeError) -> str:
     """What FAISS had to say, without the place in its source."""
-    return str(error).rsplit("Error: ", 1)[-1].strip().rstrip(".")
+    return _PLACE.sub("", str(error)).strip().rstrip(".")
 
 
 def write_index(faiss: Any, index: Any, path: str) -> None:
