@@ -15,6 +15,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .compression import compress as compress
+    from .exchange import from_faiss as from_faiss
+    from .exchange import to_faiss as to_faiss
     from .kernels import get_num_threads as get_num_threads
     from .kernels import set_num_threads as set_num_threads
     from .table import Table as Table
@@ -32,6 +34,8 @@ _PUBLIC = {
     "TableSet": "table_set",
     "set_num_threads": "kernels",
     "get_num_threads": "kernels",
+    "from_faiss": "exchange",
+    "to_faiss": "exchange",
 }
 
 __all__ = [
@@ -39,11 +43,13 @@ __all__ = [
     "TableSet",
     "__version__",
     "compress",
+    "from_faiss",
     "get_num_threads",
     "make_set",
     "open",
     "open_set",
     "set_num_threads",
+    "to_faiss",
 ]
 
 

@@ -273,12 +273,12 @@ def store(
     overwrite: bool = False,
     provenance: Mapping[str, Any] | None = None,
 ) -> Table:
-    """Write a table from the arrays of a method, as training exports them, and open it.
+    """Write a table from the arrays of a method, as training and FAISS give them, and open it.
 
     Parameters
     ----------
     path, overwrite : as in `compress`.
-    method : resolved; `arrays` are every one of its `layout(shape)`, rows arrays and ragged ones whole.
+    method : resolved, a `Pipeline` too; `arrays` are every one of its `layout(shape)`, by row and ragged ones whole.
     keys : keys of the first rows (list of str or int64 array), or None.
 
     Raises `ShapeError` where an array is not what `layout` says, and what writing raises.
@@ -291,7 +291,7 @@ def store(
     by_row = {s.name for s in specs if s.partition == "rows"}
     with TableWriter(
         path, shape=shape, method_id=method.id, method_version=method.version, config=method.config(), specs=specs,
-        overwrite=overwrite,
+        transforms=method.described() if isinstance(method, Pipeline) else [], overwrite=overwrite,
     ) as writer:  # fmt: skip
         writer.write_shared({name: array for name, array in arrays.items() if name not in by_row})
         step = writer.rows_per_shard

@@ -1,7 +1,7 @@
-"""Back from a compressed table to the files other programs read: npy, safetensors, word2vec, parquet.
+"""Back from a compressed table to the files other programs read: npy, safetensors, word2vec, parquet, FAISS.
 
-Rows are decoded a block at a time, so memory does not grow with the table. A file is written beside its destination,
-fsynced and renamed: the destination is the old file or the whole new one.
+Rows are decoded a block at a time, so memory does not grow with the table; a FAISS index takes the codes as they are.
+A file is written beside its destination, fsynced and renamed: the destination is the old file or the whole new one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal
 
 import numpy as np
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 Blocks = Iterator["tuple[int, FloatRows]"]
 
-FORMATS: Final = ("npy", "safetensors", "word2vec", "word2vec-binary", "parquet")
+FORMATS: Final = ("npy", "safetensors", "word2vec", "word2vec-binary", "parquet", "faiss")
 
 _SUFFIXES: Final = {
     ".npy": "npy",
@@ -35,6 +35,7 @@ _SUFFIXES: Final = {
     ".vec": "word2vec",
     ".bin": "word2vec-binary",
     ".parquet": "parquet",
+    ".faiss": "faiss",
 }
 _BLOCK_BYTES: Final = 16 << 20
 
@@ -69,29 +70,32 @@ def export(
     format: str | None = None,
     name: str = "embeddings",
     keys_path: str | os.PathLike[str] | None = None,
+    metric: Literal["l2", "ip"] = "l2",
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Exported:
-    """Write the decoded rows of `table` to `path`.
+    """Write the decoded rows of `table` to `path`; to a FAISS index its codes.
 
     Parameters
     ----------
     format : one of `FORMATS`; taken from the suffix of `path` when None.
     name : name of the tensor in a safetensors file, of the column of vectors in parquet.
     keys_path : also write the keys there, one a line in row order: what ``compress(…, keys=path)`` reads.
+    metric : what a FAISS index searches by, "l2" or "ip".
     overwrite : replace existing files.
-    progress : called with (rows written, rows in all) after each block.
+    progress : called with (rows written, rows in all) after each block; not for a FAISS index.
 
     Notes
     -----
     ``npy`` and ``safetensors`` hold float32 (rows, dims) and no keys (see `keys_path`). ``word2vec`` and
     ``word2vec-binary`` hold the rows that have keys; of a table without keys, all rows under their ids. ``parquet``
     has a column ``key`` (null for rows beyond the last key; absent without keys) and a fixed-size list of float32.
+    ``faiss`` holds the table's codes, without keys, in memory until they are written; see `embstore.to_faiss`.
 
     Raises
     ------
     DestinationExistsError : a destination exists and `overwrite` is false.
-    ConfigError : unknown format or suffix, or a key that the format cannot hold.
+    ConfigError : unknown format or suffix, a key that the format cannot hold, codes that FAISS cannot.
     NoKeysError : `keys_path` was given and the table has none.
     StorageError : a file could not be written; nothing is left of it.
     """
@@ -104,7 +108,7 @@ def export(
     rows = table.num_embeddings
     if chosen.startswith("word2vec"):
         rows = keys if table.keys is not None else rows
-    if chosen in ("npy", "safetensors"):
+    if chosen in ("npy", "safetensors", "faiss"):
         keys = 0
     blocks = _blocks(table, rows, progress)
     with _published(path, overwrite) as beside, _published(keys_path, overwrite) as keys_beside:
@@ -113,6 +117,10 @@ def export(
         assert beside is not None
         if chosen == "parquet":
             _write_parquet(beside, table, blocks, name)
+        elif chosen == "faiss":
+            from .exchange import write_faiss
+
+            write_faiss(table, beside, metric)
         else:
             with open(beside, "wb") as file:
                 if chosen == "npy":

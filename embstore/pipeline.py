@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -108,6 +108,10 @@ class Pipeline:
         """The arrays of transform i by their own names."""
         prefix = _name(i, "")
         return {k[len(prefix) :]: v for k, v in shared.items() if k.startswith(prefix)}
+
+    def named(self, of_transforms: Iterable[Named]) -> Named:
+        """The arrays of every transform, in order, by the names they are stored under."""
+        return {_name(i, k): v for i, own in enumerate(of_transforms) for k, v in own.items()}
 
     def apply(self, shared: Shared, rows: FloatRows) -> FloatRows:
         """Rows of the source to what the method encodes."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from . import kernels, oov, registry
+from .arguments import as_ids, bag_bounds, bag_weights, check_out, is_text, plain
 from .arrays import Arrays, TableShape, fits
 from .errors import (
     ConfigError,
@@ -25,6 +26,9 @@ from .errors import (
 from .format.reader import StoredTable, open_rerank, open_table
 from .method import Ids, Keyed, Method
 from .pipeline import Pipeline
+from .search import words
+from .search.exact import search
+from .search.scan import Scan
 from .sources.base import Subwords
 
 if TYPE_CHECKING:
@@ -217,14 +221,14 @@ class Table:
             raise ConfigError(f"by must be 'id' or 'key', found {by!r}; leave it out to let text be keys")
         if type(ids_or_keys) is int and by != "key" and out is None and not return_mask:
             return self._one(ids_or_keys)
-        if by == "key" or (by is None and _is_text(ids_or_keys)):
+        if by == "key" or (by is None and is_text(ids_or_keys)):
             return self._lookup_keys(ids_or_keys, out, oov, return_mask)
-        ids = _as_ids(ids_or_keys)
+        ids = as_ids(ids_or_keys)
         rows = self._gather(ids, out)
         return (rows, np.ones(ids.shape, bool)) if return_mask else rows
 
     def _gather(self, ids: Ids, out: Floats | None) -> Floats:
-        out = self._check_out(out, ids.shape)
+        out = check_out(out, ids.shape, self._dim)
         flat = ids.reshape(-1)
         target = out.reshape(-1, self._dim)
         if out.dtype == np.float16:
@@ -242,24 +246,6 @@ class Table:
             return IdRangeError(f"the table has no rows, found id {row}{where}; check the source it was made from")
         return IdRangeError(f"ids must be from 0 to {self.num_embeddings - 1}, found {row}{where}; {hint}")
 
-    def _check_out(self, out: Floats | None, shape: tuple[int, ...]) -> Floats:
-        want = (*shape, self._dim)
-        if out is None:
-            return np.empty(want, np.float32)
-        if not isinstance(out, np.ndarray):
-            raise ShapeError(f"out must be a numpy array, found {type(out).__name__}; pass np.empty({want}, 'float32')")
-        if out.dtype not in (np.float32, np.float16) or not out.dtype.isnative:
-            raise ShapeError(f"out must be float32 or float16, found {out.dtype}; pass np.empty({want}, 'float32')")
-        if out.shape != want:
-            raise ShapeError(
-                f"out must have shape {want}, found {out.shape}; one row of {self._dim} values for each id"
-            )
-        if not out.flags.c_contiguous or not out.flags.writeable or not out.flags.aligned:
-            raise ShapeError(
-                "out must be C-contiguous, aligned and writeable, found another layout; pass a fresh np.empty"
-            )
-        return out
-
     def _need_keys(self, what: str) -> Keys:
         keys = self.keys
         if keys is None:
@@ -274,7 +260,7 @@ class Table:
         chosen = oov.parse(policy, num_embeddings=self.num_embeddings, key_type=kind, subwords=self.subwords)
         single = isinstance(batch, (str, bytes)) or np.ndim(batch) == 0
         if single:
-            ids = np.array(keys.id(_plain(batch)), np.int64)
+            ids = np.array(keys.id(plain(batch)), np.int64)
         else:
             shape = np.shape(batch) if isinstance(batch, (np.ndarray, list, tuple)) else (len(batch),)
             flat = np.reshape(np.asarray(batch, object), -1).tolist() if len(shape) > 1 else batch
@@ -284,11 +270,12 @@ class Table:
             lost = np.atleast_1d(~known).reshape(-1)
             missing = [batch] if single else [flat[i] for i in np.flatnonzero(lost)]
             if chosen.kind == "raise" and not isinstance(self._method, Keyed):
-                raise keys.missing_error(_plain(missing[0]))
-            rows = (
-                self._gather(np.where(known, ids, 0), out) if self.num_embeddings else self._check_out(out, ids.shape)
-            )
-            rows.reshape(-1, self._dim)[lost] = self._unknown([_plain(k) for k in missing], chosen)
+                raise keys.missing_error(plain(missing[0]))
+            if self.num_embeddings:
+                rows = self._gather(np.where(known, ids, 0), out)
+            else:
+                rows = check_out(out, ids.shape, self._dim)
+            rows.reshape(-1, self._dim)[lost] = self._unknown([plain(k) for k in missing], chosen)
         else:
             rows = self._gather(ids, out)
         return (rows, known) if return_mask else rows
@@ -296,8 +283,8 @@ class Table:
     def _lookup_strings(self, batch: Any, out: Floats | None, return_mask: bool) -> Any:
         """Rows of any strings, by a method that needs no keys to be stored."""
         texts = np.asarray(batch, object)
-        rows = self._check_out(out, texts.shape)
-        rows[...] = self._computed([_plain(k) for k in texts.reshape(-1)]).reshape(rows.shape)
+        rows = check_out(out, texts.shape, self._dim)
+        rows[...] = self._computed([plain(k) for k in texts.reshape(-1)]).reshape(rows.shape)
         return (rows, np.zeros(texts.shape, bool)) if return_mask else rows
 
     def _computed(self, keys: list[Any]) -> Floats:
@@ -359,25 +346,11 @@ class Table:
         -------
         float32 array of shape (bags, embedding_dim). Rows are added in the order of `input`, in float32.
         """
-        ids = _as_ids(input)
+        ids = as_ids(input)
         if mode not in kernels.BAG_MODES:
             raise ConfigError(f"mode must be sum, mean or max, found {mode!r}; choose one of these")
-        if ids.ndim == 2:
-            if offsets is not None:
-                raise ShapeError("offsets must be left out for a 2-D input, found both; flatten input or drop offsets")
-            bounds = np.arange(ids.shape[0] + 1, dtype=np.int64) * ids.shape[1]
-        elif ids.ndim == 1:
-            bounds = _bounds(ids, offsets, include_last_offset)
-        else:
-            raise ShapeError(f"input must be 1-D with offsets, or 2-D, found {ids.ndim}-D; reshape it")
-        weights = None
-        if per_sample_weights is not None:
-            if mode != "sum":
-                raise ConfigError(f"per_sample_weights need mode 'sum', found {mode!r}; drop one of them")
-            weights = np.ascontiguousarray(per_sample_weights, np.float32)
-            if weights.shape != ids.shape:
-                raise ShapeError(f"per_sample_weights must have input's shape {ids.shape}, found {weights.shape}")
-            weights = weights.reshape(-1)
+        bounds = bag_bounds(ids, offsets, include_last_offset)
+        weights = bag_weights(per_sample_weights, ids, mode)
         out = np.empty((len(bounds) - 1, self._dim), np.float32)
         flat = ids.reshape(-1)
         bad = self._bound.bag(flat, bounds, weights, kernels.BAG_MODES.index(mode), out, kernels.get_num_threads())
@@ -385,48 +358,16 @@ class Table:
             raise self._out_of_range(int(flat[bad]), bad)
         return out
 
-    def search(
-        self,
-        queries: Any,
-        k: int = 10,
-        metric: Literal["cosine", "ip", "l2"] = "cosine",
-        *,
-        filter: Any = None,
-        rerank: Any = None,
-        rerank_k: int | None = None,
-        index: str | None = None,
-        nprobe: int | None = None,
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        """The nearest rows to each query, by an exhaustive scan of the codes or through an index.
+    # Functions of the search room, a table their first argument.
+    search = search
+    most_similar = words.most_similar
+    analogy = words.analogy
+    similarity = words.similarity
+    doesnt_match = words.doesnt_match
 
-        Parameters
-        ----------
-        queries : finite floats of shape (n, embedding_dim), or (embedding_dim,) for one query.
-        k : rows to find, at most `num_embeddings`.
-        metric : "cosine", "ip" (inner product) or "l2".
-        filter : rows that may be found: a bool mask of shape (num_embeddings,) or ids.
-        rerank : rescore the candidates of the scan from finer values of the same rows: True for the second method the
-            table was compressed with, a table, a numpy array or memmap, a `RowSource`, or the path of one.
-        rerank_k : how many candidates are scored again, at least k; by default max(4 k, 100) with `rerank` or `index`,
-            and 4 k + 32 without, where the table's own decoded values score them.
-        index : name of a FAISS index made by `embstore.search.build_index`, to take the candidates from.
-        nprobe : lists of an IVF index to look at; by default a 32nd of them.
-
-        Returns
-        -------
-        (D, I), both of shape (n, k), or (k,) for one query: similarities, larger first, or for "l2" squared distances,
-        smaller first; and row ids. Scores are those of the rows as `lookup`, or the rerank, gives them; equal ones are
-        ordered by id.
-        Where fewer than k rows may be found the rest is NaN and -1. Rows with NaN or infinities are never found.
-
-        Raises
-        ------
-        ShapeError, ConfigError : queries or a rerank of another shape, queries not finite; another metric; k out of
-            range; a filter that leaves nothing; no second method for `rerank=True`.
-        """
-        from .search.exact import search
-
-        return search(self, queries, k, metric, filter, rerank, rerank_k, index, nprobe)
+    @functools.cached_property
+    def _scan(self) -> Scan:
+        return Scan(self._method, self._stored.shared, self._bound, self.num_embeddings)
 
     def index(self, name: str = "default") -> TableIndex:
         """A FAISS index kept beside the table, read and checked when first asked for; see `embstore.search`."""
@@ -445,64 +386,6 @@ class Table:
     def rerank_nbytes(self) -> int:
         """Bytes of the second method's arrays, which `nbytes` leaves out; 0 without one."""
         return 0 if self.reranker is None else self.reranker.nbytes
-
-    def most_similar(self, positive: Any, negative: Any = (), topn: int = 10) -> list[tuple[str | int, float]]:
-        """Keys nearest by cosine to the mean of the unit vectors of `positive` less those of `negative`.
-
-        Each is a key, a vector, or a list of either; vectors are taken as they are. Integers are keys here. Only rows
-        with keys are found, and none of the keys given. Returns `topn` keys with their similarity, best first, or as
-        many as there are. Raises `UnknownKeyError`, `NoKeysError`.
-        """
-        from .search import words
-
-        return words.most_similar(self, self._need_keys("most_similar"), positive, negative, topn)
-
-    def analogy(self, a: Any, b: Any, c: Any, topn: int = 10) -> list[tuple[str | int, float]]:
-        """What is to `c` as `b` is to `a`: `most_similar([b, c], [a])`."""
-        return self.most_similar([b, c], [a], topn)
-
-    def similarity(self, a: Any, b: Any) -> float:
-        """The cosine of the vectors of two keys; 0 where one is zero."""
-        from .search import words
-
-        self._need_keys("similarity")
-        return words.similarity(self, a, b)
-
-    def doesnt_match(self, keys: Iterable[Any]) -> str | int:
-        """The key whose unit vector is farthest from the mean of all of them; of equals the first."""
-        from .search import words
-
-        self._need_keys("doesnt_match")
-        key: str | int = words.doesnt_match(self, keys)
-        return key
-
-    def _scan(self, queries: npt.NDArray[np.float32], k: int, metric: str, allowed: Any) -> Ids:
-        """Candidates (n, k) for each query, about best first; -1 for none."""
-        constants = None
-        if isinstance(self._method, Pipeline):
-            queries, constants = self._method.adjoint(self._stored.shared, queries)
-        scales = self._inverse_norms if metric == "cosine" else None
-        biases = self._half_squares if metric == "l2" else None
-        ids = np.empty((len(queries), k), np.int64)
-        terms = kernels.ScanTerms(constants, scales, biases, allowed)
-        self._bound.scan(queries, k, terms, ids, kernels.get_num_threads())
-        return ids
-
-    @functools.cached_property
-    def _squared_norms(self) -> npt.NDArray[np.float32]:
-        norms = np.empty(self.num_embeddings, np.float32)
-        self._bound.squared_norms(norms, kernels.get_num_threads())
-        return norms
-
-    # Four bytes a row each, made when a metric first needs them.
-    @functools.cached_property
-    def _inverse_norms(self) -> npt.NDArray[np.float32]:
-        norms = np.sqrt(self._squared_norms)
-        return np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
-
-    @functools.cached_property
-    def _half_squares(self) -> npt.NDArray[np.float32]:
-        return self._squared_norms * np.float32(-0.5)
 
     def blocks(self, max_rows: int = 65536) -> Iterator[npt.NDArray[np.float32]]:
         """Every row in order, decoded, as float32 blocks of shape (n, embedding_dim), n <= `max_rows`."""
@@ -549,58 +432,3 @@ def _known(kind: str, get: Callable[[str], type[Any]], id: str, version: int) ->
             f"the table needs version {version} of {kind} {id!r}, found {cls.version}; upgrade embstore"
         )
     return cls
-
-
-def _is_text(value: Any) -> bool:
-    while isinstance(value, (list, tuple)) and len(value):
-        value = value[0]
-    if isinstance(value, (str, bytes)):
-        return True
-    dtype = getattr(value, "dtype", None)
-    if isinstance(dtype, np.dtype):
-        return dtype.kind in "UST" or (dtype.kind == "O" and value.size > 0 and isinstance(value.flat[0], str))
-    return "string" in str(getattr(value, "type", ""))
-
-
-def _plain(key: Any) -> Any:
-    return key.as_py() if hasattr(key, "as_py") else key.item() if isinstance(key, np.generic) else key
-
-
-def _as_ids(value: Any) -> Ids:
-    ids = np.asarray(value)
-    if ids.dtype.kind not in "iu":
-        if ids.size == 0 and not isinstance(value, np.ndarray):
-            return ids.astype(np.int64)
-        if ids.dtype == object and ids.size and all(type(v) is int for v in ids.flat):
-            beyond = next((v for v in ids.flat if not -(2**63) <= v < 2**63), None)
-            if beyond is not None:
-                raise IdRangeError(f"ids must be below 2**63, found {beyond}; check the ids")
-            return ids.astype(np.int64)
-        raise IdTypeError(f"ids must be integers, found {ids.dtype}; convert them with .astype('int64')")
-    if ids.dtype == np.uint64 and ids.size and int(ids.max()) >= 2**63:
-        raise IdRangeError(f"ids must be below 2**63, found {int(ids.max())}; check the ids")
-    return np.ascontiguousarray(ids, np.int64).reshape(ids.shape)
-
-
-def _bounds(ids: Ids, offsets: Any, include_last_offset: bool) -> Ids:
-    if offsets is None:
-        raise ShapeError("offsets must be given for a 1-D input, found none; pass them or a 2-D input")
-    bounds = _as_ids(offsets)
-    if bounds.ndim != 1 or (len(bounds) == 0 and (include_last_offset or ids.size)):
-        raise ShapeError(
-            f"offsets must be 1-D with an entry for each bag, found shape {bounds.shape}; pass where each bag starts"
-        )
-    if len(bounds) and bounds[0] != 0:
-        raise ShapeError(f"offsets must begin with 0, found {bounds[0]}; the first bag starts at the first id")
-    if not include_last_offset:
-        bounds = np.append(bounds, ids.size)
-    elif bounds[-1] != ids.size:
-        raise ShapeError(
-            f"the last offset must be the {ids.size} ids of input, found {bounds[-1]}; drop include_last_offset?"
-        )
-    if (np.diff(bounds) < 0).any():
-        at = int(np.argmax(np.diff(bounds) < 0))
-        raise ShapeError(
-            f"offsets must not decrease nor pass the {ids.size} ids, found {bounds[at]} before {bounds[at + 1]}"
-        )
-    return bounds

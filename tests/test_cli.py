@@ -503,7 +503,7 @@ def test_help_needs_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
-    for command in ("compress", "inspect", "lookup", "verify", "methods", "export"):
+    for command in ("compress", "inspect", "lookup", "verify", "methods", "export", "import"):
         assert command in done.stdout
 
 

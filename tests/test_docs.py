@@ -65,7 +65,7 @@ def test_examples_run(page: str, tmp_path: Path) -> None:
         pytest.importorskip("faiss")
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     code = "\n".join(re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE))
-    commands = "\n".join(re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE))
+    commands = "".join(re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE))
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "passive"}
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, check=True)
     for command in commands.splitlines():

@@ -9,7 +9,7 @@ import sys
 from typing import NoReturn
 
 # What a cure calls an argument of the Python functions is an option here.
-_ARGUMENT = re.compile(r"""\b(name|nonfinite|on_duplicate|oov|overwrite|rerank|index)=(True|"[^"]*")""")
+_ARGUMENT = re.compile(r"""\b(name|nonfinite|on_duplicate|oov|overwrite|rerank|index|metric)=(True|"[^"]*")""")
 
 
 def _option(argument: re.Match[str]) -> str:

@@ -17,7 +17,9 @@ def index(
     metric: Annotated[Metric, typer.Option(help="How rows are compared.")] = Metric.cosine,
     name: Annotated[str, typer.Option(help="Name of the index; a table may have several.")] = "default",
     seed: Annotated[int, typer.Option(help="Seed of the sample it is trained on.")] = 0,
-    gpu: Annotated[bool, typer.Option("--gpu", help="Train and add on the first GPU.")] = False,
+    gpu: Annotated[
+        bool | None, typer.Option("--gpu/--no-gpu", help="Train and add on the first GPU; by default if FAISS can.")
+    ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:

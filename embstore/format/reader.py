@@ -37,6 +37,7 @@ class StoredTable:
     specs : every array, with its sizes.
     shared : arrays of which the table has one copy.
     rerank : digest of the table in `rerank/`, which has the same rows by a finer method; None where there is none.
+    mmap : whether the arrays are mapped, not read into memory.
     keys, subwords : metadata of the key index and of fastText's subword rows, or None.
     subword_buckets : the buckets that a pruned fastText model kept, not checked yet; None for others.
     metadata : the whole `embstore` object of `zarr.json`.
@@ -60,6 +61,7 @@ class StoredTable:
     metadata: dict[str, Any] = field(repr=False)
     _rows: dict[str, ShardBytes] = field(repr=False)
     rerank: str | None = None
+    mmap: bool = True
 
     @functools.cached_property
     def shards(self) -> list[Arrays]:
@@ -250,12 +252,13 @@ def open_table(path: str | os.PathLike[str], mmap: bool = True) -> StoredTable:
         metadata=meta.raw,
         _rows=rows,
         rerank=meta.rerank,
+        mmap=mmap,
     )
 
 
-def open_rerank(table: StoredTable, mmap: bool = True) -> StoredTable:
-    """The table in `rerank/`, held against what its table says of it. Only for tables that have one."""
-    inner = open_table(os.path.join(table.path, layout.RERANK_DIR), mmap)
+def open_rerank(table: StoredTable) -> StoredTable:
+    """The table in `rerank/`, opened as its table was and held against what that says of it, where there is one."""
+    inner = open_table(os.path.join(table.path, layout.RERANK_DIR), table.mmap)
     if inner.metadata["digest"] != table.rerank or inner.shape != table.shape:
         raise CorruptionError(
             f"the table in {layout.RERANK_DIR!r} of {os.path.basename(table.path)!r} is not the one its metadata "

@@ -91,15 +91,42 @@ def check_candidates(rerank_k: object, k: int, rows: int, default: int) -> int:
 def search(
     table: Table,
     queries: Any,
-    k: int,
-    metric: Metric,
-    filter: Any,
+    k: int = 10,
+    metric: Metric = "cosine",
+    *,
+    filter: Any = None,
     rerank: Any = None,
     rerank_k: int | None = None,
     index: str | None = None,
     nprobe: int | None = None,
 ) -> Hits:
-    """See `Table.search`."""
+    """The nearest rows to each query, by an exhaustive scan of the codes or through an index.
+
+    Parameters
+    ----------
+    queries : finite floats of shape (n, embedding_dim), or (embedding_dim,) for one query.
+    k : rows to find, at most `num_embeddings`.
+    metric : "cosine", "ip" (inner product) or "l2".
+    filter : rows that may be found: a bool mask of shape (num_embeddings,) or ids.
+    rerank : rescore the candidates of the scan from finer values of the same rows: True for the second method the
+        table was compressed with, a table, a numpy array or memmap, a `RowSource`, or the path of one.
+    rerank_k : how many candidates are scored again, at least k; by default max(4 k, 100) with `rerank` or `index`,
+        and 4 k + 32 without, where the table's own decoded values score them.
+    index : name of a FAISS index made by `embstore.search.build_index`, to take the candidates from.
+    nprobe : lists of an IVF index to look at; by default a 32nd of them.
+
+    Returns
+    -------
+    (D, I), both of shape (n, k), or (k,) for one query: similarities, larger first, or for "l2" squared distances,
+    smaller first; and row ids. Scores are those of the rows as `lookup`, or the rerank, gives them; equal ones are
+    ordered by id.
+    Where fewer than k rows may be found the rest is NaN and -1. Rows with NaN or infinities are never found.
+
+    Raises
+    ------
+    ShapeError, ConfigError : queries or a rerank of another shape, queries not finite; another metric; k out of
+        range; a filter that leaves nothing; no second method for `rerank=True`.
+    """
     check_metric(metric)
     k = check_k(k, table.num_embeddings)
     given = check_queries(queries, table.embedding_dim)

@@ -6,17 +6,15 @@ is there for damage: FAISS trusts the files it reads, so open indexes only from 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import kernels
 from ..errors import (
     ConfigError,
     CorruptionError,
@@ -30,6 +28,7 @@ from ..format.reader import check_size
 from ..format.staging import fsync_path, storing
 from ..format.verify import file_crc
 from ..method import FloatRows, Ids
+from . import _faiss
 from .exact import METRICS, Metric, check_metric
 from .words import unit
 
@@ -42,32 +41,6 @@ TRAINING_ROWS, TRAINING_BYTES = 1 << 18, 1 << 30
 BLOCK_BYTES = 32 << 20
 
 Progress = Callable[[int, int], None]
-
-
-def _faiss(what: str) -> Any:
-    try:
-        import faiss
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"{what} needs faiss, which is not installed: pip install embstore[faiss]"
-        ) from error
-    return faiss
-
-
-@contextlib.contextmanager
-def _threads(faiss: Any) -> Iterator[None]:
-    """FAISS's thread count belongs to the process: ours for the call, then as it was."""
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(kernels.get_num_threads())
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)
-
-
-def _said(error: RuntimeError) -> str:
-    """What FAISS had to say, without the place in its source."""
-    return str(error).rsplit("Error: ", 1)[-1].strip().rstrip(".")
 
 
 def _directory(table: Table, name: str) -> str:
@@ -90,7 +63,7 @@ def build_index(
     name: str = "default",
     training_rows: int | None = None,
     seed: int = 0,
-    gpu: bool = False,
+    gpu: bool | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> TableIndex:
@@ -102,7 +75,8 @@ def build_index(
     metric : "cosine" (inner product of unit rows), "ip" or "l2"; searches through the index must ask for the same.
     name : of the index; a table may have several.
     training_rows : rows to train on, drawn by `seed`; by default at most 262,144 and at most 1 GiB of float32.
-    gpu : train and add on the first GPU; the stored index is one for the CPU.
+    gpu : train and add on the first GPU: True, or False for never; by default where FAISS has one and can build this
+        kind of index on it. The stored index is one for the CPU; one from a GPU differs in how its sums were rounded.
     overwrite : replace an index of this name.
     progress : called with (rows added, rows in all).
 
@@ -116,17 +90,21 @@ def build_index(
     folder = _directory(table, name)
     if os.path.lexists(folder) and not overwrite:
         raise DestinationExistsError(f"index {name!r} exists already; choose another name or ask to overwrite")
-    faiss = _faiss("an index")
+    faiss = _faiss.require("an index")
     rows = table.num_embeddings
     most = min(TRAINING_ROWS, max(1, TRAINING_BYTES // (4 * table.embedding_dim)))
     if training_rows is not None and (type(training_rows) is not int or training_rows < 1):
         raise ConfigError(f"training_rows must be a positive integer, found {training_rows!r}; leave it out")
     take = min(rows, training_rows or most)
-    kind = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
-    with _threads(faiss):
+    kinds = _metric_types(faiss, metric)
+    with _faiss.threads(faiss):
         try:
-            index = faiss.index_factory(table.embedding_dim, factory, kind)
-            index = _to_gpu(faiss, index) if gpu else index
+            index = faiss.index_factory(table.embedding_dim, factory, kinds[0])
+            # Graphs over product codes are for L2 alone, whatever is asked.
+            if index.metric_type not in kinds:
+                raise ConfigError(f"FAISS builds {factory!r} for 'l2' and 'cosine' only, found {metric!r}; choose one")
+            on_gpu = _to_gpu(faiss, index, gpu)
+            index = index if on_gpu is None else on_gpu
             if not index.is_trained:
                 drawn = np.random.default_rng(seed).choice(rows, take, replace=False, shuffle=False)
                 sample = table.lookup(np.sort(drawn))
@@ -140,9 +118,9 @@ def build_index(
         except RuntimeError as error:
             raise ConfigError(
                 f"FAISS could not build {factory!r} for {rows} x {table.embedding_dim}, trained on {take} rows: "
-                f"{_said(error)}; choose another factory string"
+                f"{_faiss.said(error)}; choose another factory string"
             ) from error
-    if gpu:
+    if on_gpu is not None:
         index = faiss.index_gpu_to_cpu(index)
     described = {"table": table.metadata["digest"], "factory": factory, "metric": metric, "seed": seed}
     described |= {"num_embeddings": rows, "embedding_dim": table.embedding_dim, "trained_on": take}
@@ -150,12 +128,28 @@ def build_index(
     return load(table, name)
 
 
-def _to_gpu(faiss: Any, index: Any) -> Any:
+def _metric_types(faiss: Any, metric: Metric) -> tuple[int, ...]:
+    """FAISS's metrics that rank rows as `metric` does, the preferred first; for "cosine" the rows are unit rows."""
+    each = {"l2": (faiss.METRIC_L2,), "ip": (faiss.METRIC_INNER_PRODUCT,)}
+    return each.get(metric, (faiss.METRIC_INNER_PRODUCT, faiss.METRIC_L2))
+
+
+def _to_gpu(faiss: Any, index: Any, gpu: bool | None) -> Any:
+    """An empty index on the first GPU; None where it is to stay, or nothing else is asked for and it has to."""
+    if gpu is False:
+        return None
     if not hasattr(faiss, "StandardGpuResources") or faiss.get_num_gpus() < 1:
+        if gpu is None:
+            return None
         raise MissingDependencyError(
             "gpu=True needs a GPU and a faiss built for it, found neither or one; leave gpu out, or install faiss-gpu"
         )
-    return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
+    try:
+        return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
+    except RuntimeError:
+        if gpu:
+            raise
+        return None  # graphs for example, which GPUs do not build
 
 
 def _prepared(rows: FloatRows, metric: Metric) -> FloatRows:
@@ -170,10 +164,7 @@ def _publish(faiss: Any, index: Any, folder: str, described: dict[str, Any]) -> 
         os.makedirs(partial)
         try:
             file = os.path.join(partial, INDEX_FILE)
-            try:
-                faiss.write_index(index, file)
-            except RuntimeError as error:
-                raise OSError(_said(error)) from error
+            _faiss.write_index(faiss, index, file)
             described = described | {"nbytes": os.stat(file).st_size, "crc32c": file_crc(file)}
             with open(os.path.join(partial, SIDECAR), "wb") as stream:
                 stream.write(layout.document(described))
@@ -210,16 +201,18 @@ class TableIndex:
         `nprobe` : lists to look at in an IVF index, by default a 32nd of them. `allowed` : a byte for each row, nonzero
         where it may be found, or None.
         """
-        faiss = _faiss("a search through an index")
+        faiss = _faiss.require("a search through an index")
         selector = None
         if allowed is not None:
             selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
-        with _threads(faiss):
+        with _faiss.threads(faiss):
             try:
                 parameters = _parameters(faiss, self.faiss, nprobe, selector)
                 ids: Ids = self.faiss.search(_prepared(queries, self.metric), count, params=parameters)[1]
             except RuntimeError as error:
-                raise ConfigError(f"index {self.name!r} ({self.factory}) could not search: {_said(error)}") from error
+                raise ConfigError(
+                    f"index {self.name!r} ({self.factory}) could not search: {_faiss.said(error)}"
+                ) from error
         return ids
 
 
@@ -267,13 +260,13 @@ def load(table: Table, name: str) -> TableIndex:
     check_size(file, said["nbytes"], f"file of {what}")
     if file_crc(file) != said["crc32c"]:
         raise CorruptionError(f"file of {what} does not match its checksum; build it again")
-    faiss = _faiss("a search through an index")
+    faiss = _faiss.require("a search through an index")
     try:
         index = faiss.read_index(file)
     except RuntimeError as error:
-        raise CorruptionError(f"FAISS could not read {what}: {_said(error)}; build it again") from error
-    kind = faiss.METRIC_L2 if said["metric"] == "l2" else faiss.METRIC_INNER_PRODUCT
-    if (index.ntotal, index.d, index.metric_type) != (table.num_embeddings, table.embedding_dim, kind):
+        raise CorruptionError(f"FAISS could not read {what}: {_faiss.said(error)}; build it again") from error
+    rows = (index.ntotal, index.d)
+    if rows != tuple(shape.values()) or index.metric_type not in _metric_types(faiss, said["metric"]):
         raise CorruptionError(
             f"{what} must hold {table.num_embeddings} x {table.embedding_dim} for {said['metric']}, found "
             f"{index.ntotal} x {index.d} of FAISS metric {index.metric_type}; build it again"

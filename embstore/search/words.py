@@ -1,5 +1,7 @@
 """Questions to a table of words: neighbours, analogies, the odd one out, as gensim's `KeyedVectors` answers them.
 
+The public functions are `Table`'s methods.
+
 Vectors are compared by cosine and combined as means of unit vectors. Only rows with a key are found: fastText's subword
 rows are not.
 """
@@ -57,8 +59,14 @@ def _checked(table: Table, vector: npt.NDArray[Any]) -> FloatRows:
     return checked
 
 
-def most_similar(table: Table, keys: Keys, positive: Any, negative: Any, topn: int) -> list[tuple[Key, float]]:
-    """See `Table.most_similar`."""
+def most_similar(table: Table, positive: Any, negative: Any = (), topn: int = 10) -> list[tuple[Key, float]]:
+    """Keys nearest by cosine to the mean of the unit vectors of `positive` less those of `negative`.
+
+    Each is a key, a vector, or a list of either; vectors are taken as they are. Integers are keys here. Only rows with
+    keys are found, and none of the keys given. Returns `topn` keys with their similarity, best first, or as many as
+    there are. Raises `UnknownKeyError`, `NoKeysError`.
+    """
+    keys = table._need_keys("most_similar")
     plus, minus = _listed(positive), _listed(negative)
     if not plus and not minus:
         raise ConfigError("most_similar must have at least one key, found none; name some in `positive`")
@@ -83,16 +91,24 @@ def _nearest(table: Table, keys: Keys, query: FloatRows, given: Ids, topn: int) 
     return list(zip(keys.take(ids[keep]), scores[keep].tolist(), strict=True))
 
 
+def analogy(table: Table, a: Any, b: Any, c: Any, topn: int = 10) -> list[tuple[Key, float]]:
+    """What is to `c` as `b` is to `a`: `most_similar([b, c], [a])`."""
+    return table.most_similar([b, c], [a], topn)
+
+
 def similarity(table: Table, a: Any, b: Any) -> float:
-    """See `Table.similarity`."""
+    """The cosine of the vectors of two keys; 0 where one is zero."""
+    table._need_keys("similarity")
     one, other = unit(_vectors(table, [a, b]))
     return float(one @ other)
 
 
-def doesnt_match(table: Table, keys: Iterable[Any]) -> Any:
-    """See `Table.doesnt_match`."""
+def doesnt_match(table: Table, keys: Iterable[Any]) -> Key:
+    """The key whose unit vector is farthest from the mean of all of them; of equals the first."""
+    table._need_keys("doesnt_match")
     items = list(keys)
     if isinstance(keys, str) or len(items) < 2:
         raise ConfigError(f"doesnt_match must have at least two keys, found {keys!r}; pass a list of them")
     rows = _vectors(table, items)
-    return items[int(np.argmin(rows @ unit(rows.mean(axis=0))))]
+    odd: Key = items[int(np.argmin(rows @ unit(rows.mean(axis=0))))]
+    return odd

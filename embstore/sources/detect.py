@@ -44,6 +44,8 @@ FORMATS = (
 )
 GZIP = b"\x1f\x8b"
 SQLITE = b"SQLite format 3\0"
+# Two numbers that every index has after its shape; what stands first differs.
+FAISS = (1 << 20).to_bytes(8, "little") * 2
 MAGICS: tuple[tuple[bytes, str], ...] = (
     (npy.MAGIC, "npy"),
     (b"PAR1", "parquet"),
@@ -200,6 +202,8 @@ def detect(reader: FileReader) -> str:
             return kind
     if head[:4] == b"PK\x03\x04":
         return _inside_zip(reader)
+    if head[16:32] == FAISS:
+        raise bad(reader.name, "rows", "a FAISS index of codes", "`embstore import` makes a table of them")
     if safetensors.fits(reader):
         return "safetensors"
     suffix = reader.path.suffix.lower().removeprefix(".")

@@ -45,19 +45,30 @@ def table(built, tmp_path):
     return embstore.open(tmp_path / "t")
 
 
-FACTORIES = ["Flat", "IVF16,Flat", "IVF16,PQ16x4", "HNSW32", "SQ8", "PCA16,IVF16,SQ8"]
+FACTORIES = [
+    "Flat",
+    "IVF16,Flat",
+    "IVF16,PQ16x4",
+    "HNSW32",
+    "HNSW32,PQ16x4",
+    "IVF64_HNSW32,Flat",
+    "SQ8",
+    "PCA16,IVF16,SQ8",
+]
 # Graphs of inner products have no such recall.
-PAIRS = [(f, m) for f in FACTORIES for m in METRICS if (f, m) != ("HNSW32", "ip")]
+PAIRS = [(f, m) for f in FACTORIES for m in METRICS if not (f.startswith("HNSW") and m == "ip")]
+PAIRS += [("OPQ16,IVF64,PQ16x4", "ip"), ("OPQ16,IVF64_HNSW32,PQ16x4", "cosine")]  # slow to train
 
 
 @pytest.mark.parametrize(("factory", "metric"), PAIRS)
 def test_through_an_index_as_by_a_scan(factory, metric, rows, tmp_path):
     table = embstore.compress(rows, tmp_path / "t", "int8")
     seen = []
-    index = build_index(table, factory, metric, name="one", progress=lambda *at: seen.append(at))
+    taken = 600 if "OPQ" in factory else None
+    index = build_index(table, factory, metric, name="one", training_rows=taken, progress=lambda *at: seen.append(at))
     assert (index.factory, index.metric, index.faiss.ntotal) == (factory, metric, N) and seen[-1] == (N, N)
     queries = rows[:50] + np.float32(0.1)
-    nprobe = 16 if "IVF" in factory else None
+    nprobe = next((lists for lists in (16, 64) if f"IVF{lists}" in factory), None)
     scores, ids = table.search(queries, 10, metric, index="one", nprobe=nprobe, rerank_k=400)
     exact_scores, exact_ids = table.search(queries, 10, metric)
     assert np.mean([len(set(a) & set(b)) for a, b in zip(ids.tolist(), exact_ids.tolist(), strict=True)]) > 9.5
@@ -171,6 +182,7 @@ def test_foreign_index_files_are_refused(table):
     [
         (lambda t: build_index(t, "IVF99999,Flat", name="x"), errors.ConfigError, "trained on 4000"),
         (lambda t: build_index(t, "nonsense", name="x"), errors.ConfigError, "FAISS could not build 'nonsense'"),
+        (lambda t: build_index(t, "HNSW8,PQ8x4", "ip", name="x"), errors.ConfigError, "for 'l2' and 'cosine' only"),
         (lambda t: build_index(t, name="../x"), errors.ConfigError, "index name must be"),
         (lambda t: build_index(t, "Flat", "hamming", name="x"), errors.ConfigError, "metric must be"),
         (lambda t: build_index(t, name="x", training_rows=0), errors.ConfigError, "training_rows"),
@@ -190,6 +202,71 @@ def test_refused(ask, kind, text, built):
 def test_a_gpu_that_is_not_there(built):
     with pytest.raises(errors.MissingDependencyError, match="gpu=True needs"):
         build_index(built, "Flat", name="x", gpu=True)
+
+
+class GpuIndex:
+    """What the tests see of an index on a GPU: it trains and adds, and cannot be searched or written."""
+
+    def __init__(self, index):
+        self.index = index
+
+    @property
+    def is_trained(self):
+        return self.index.is_trained
+
+    def train(self, rows):
+        self.index.train(rows)
+
+    def add(self, rows):
+        self.index.add(rows)
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A faiss that has one GPU; the list of what was done on it."""
+    done = []
+
+    def to_gpu(resources, device, index):
+        assert (resources, device) == ("resources", 0)
+        if isinstance(faiss.downcast_index(index), faiss.IndexHNSW):
+            raise RuntimeError("Error in to_gpu: Error: not implemented on the GPU")
+        done.append("to GPU")
+        return GpuIndex(index)
+
+    def to_cpu(index):
+        done.append(f"{index.index.ntotal} back")
+        return index.index
+
+    monkeypatch.setattr(faiss, "StandardGpuResources", lambda: "resources", raising=False)
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
+    monkeypatch.setattr(faiss, "index_cpu_to_gpu", to_gpu, raising=False)
+    monkeypatch.setattr(faiss, "index_gpu_to_cpu", to_cpu, raising=False)
+    return done
+
+
+@pytest.mark.parametrize("factory", ["IVF16,Flat", "PCA16,IVF16,SQ8"])
+def test_a_gpu_that_is_there_is_used_by_the_same_call(factory, table, gpu):
+    build_index(table, factory, name="own", gpu=False)
+    assert gpu == []
+    build_index(table, factory, name="lent")
+    build_index(table, factory, name="asked", gpu=True)
+    assert gpu == ["to GPU", f"{N} back"] * 2
+    queries = table.lookup(range(5))
+    found = [table.search(queries, 10, index=name, nprobe=16)[1] for name in ("own", "lent", "asked")]
+    assert np.array_equal(found[0], found[1]) and np.array_equal(found[0], found[2])
+
+
+def test_what_a_gpu_cannot_build_is_built_without_it(table, gpu):
+    assert build_index(table, "HNSW16", name="graph").faiss.ntotal == N
+    assert gpu == []
+    with pytest.raises(errors.ConfigError, match="not implemented on the GPU"):
+        build_index(table, "HNSW16", name="other", gpu=True)
+
+
+def test_a_gpu_build_without_gpus_stays_where_it_is(table, gpu, monkeypatch):
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 0)
+    build_index(table, "Flat", name="flat")
+    assert gpu == []
 
 
 def test_nprobe_is_for_lists(table):

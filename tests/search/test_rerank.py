@@ -161,3 +161,15 @@ def test_what_the_metadata_says_is_checked(value, table):
         json.dump(group, stream)
     with pytest.raises(errors.FormatError, match="rerank"):
         embstore.open(table.path)
+
+
+def test_the_second_method_is_mapped_or_in_memory_as_its_table_is(table):
+    held, mapped = embstore.open(table.path, mmap=False), embstore.open(table.path)
+    before = held.reranker.lookup(range(N))
+    assert np.array_equal(mapped.reranker.lookup(range(N)), before)
+    for folder, _, files in os.walk(os.path.join(table.path, "rerank", "codes")):
+        for file in files:
+            with open(os.path.join(folder, file), "r+b") as stream:
+                stream.write(bytes(os.fstat(stream.fileno()).st_size))
+    assert np.array_equal(held.reranker.lookup(range(N)), before)
+    assert not np.array_equal(mapped.reranker.lookup(range(N)), before)
