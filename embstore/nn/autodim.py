@@ -37,8 +37,9 @@ class AutoDimFields(Joint):
     """After the search: for each field the dimensions it likes best, within the limit for all fields.
 
     Within a limit, each field has the candidate of the highest log-weight less a price per byte, the lowest price at
-    which everything fits. What is left goes to the fields that would have more at a price a little lower: as many
-    dimensions as fit, candidates or not, unless weights are inherited.
+    which everything fits; below zero it is a reward, so that a budget is spent. What is left goes to the fields that
+    would have more at a price a little lower: as many dimensions as fit, candidates or not, unless weights are
+    inherited.
     """
 
     fields: list[AutoDim]
@@ -71,6 +72,8 @@ class AutoDimFields(Joint):
             total = sum(narrow_nbytes(field.shape, d) for field, d in zip(self.fields, chosen, strict=True))
             return self.limit is None or total <= self.limit
 
+        if self.limit is None:
+            return at(0.0)
         t = least(lambda t: fits(at(_price(t))))
         chosen = at(_price(t))
         if t > 0 and not any(field.option["inherit"] for field in self.fields):
@@ -81,8 +84,9 @@ class AutoDimFields(Joint):
 
 
 def _price(t: float) -> float:
-    """Nats a byte: none at t = 0, more than any difference of two log-weights at t = 1."""
-    return 0.0 if t == 0 else float(10.0 ** (40 * t - 20))
+    """Nats a byte, rising from below to above any difference of two log-weights as t goes from 0 to 1."""
+    away = 2 * t - 1
+    return float(np.sign(away) * 10.0 ** (40 * abs(away) - 20))
 
 
 class AutoDim(CompressedEmbedding):
