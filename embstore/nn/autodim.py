@@ -68,12 +68,14 @@ class AutoDimFields(Joint):
             found = [len(v) - 1 - int(np.argmax((v - price * b)[::-1])) for v, b in zip(liking, nbytes, strict=True)]
             return [field.dims[i] for field, i in zip(self.fields, found, strict=True)]
 
-        def fits(chosen: list[int]) -> bool:
-            total = sum(narrow_nbytes(field.shape, d) for field, d in zip(self.fields, chosen, strict=True))
-            return self.limit is None or total <= self.limit
-
         if self.limit is None:
             return at(0.0)
+        limit = self.limit
+
+        def fits(chosen: list[int]) -> bool:
+            total = sum(narrow_nbytes(field.shape, d) for field, d in zip(self.fields, chosen, strict=True))
+            return total <= limit
+
         t = least(lambda t: fits(at(_price(t))))
         chosen = at(_price(t))
         if t > 0 and not any(field.option["inherit"] for field in self.fields):
