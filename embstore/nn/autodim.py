@@ -37,8 +37,9 @@ class AutoDimFields(Joint):
     """After the search: for each field the dimensions it likes best, within the limit for all fields.
 
     Within a limit, each field has the candidate of the highest log-weight less a price per byte, the lowest price at
-    which everything fits. What is left goes to the fields that would have more at a price a little lower: as many
-    dimensions as fit, candidates or not, unless weights are inherited.
+    which everything fits; below zero it is a reward, so that a budget is spent. What is left goes to the fields that
+    would have more at a price a little lower: as many dimensions as fit, candidates or not, unless weights are
+    inherited.
     """
 
     fields: list[AutoDim]
@@ -67,9 +68,13 @@ class AutoDimFields(Joint):
             found = [len(v) - 1 - int(np.argmax((v - price * b)[::-1])) for v, b in zip(liking, nbytes, strict=True)]
             return [field.dims[i] for field, i in zip(self.fields, found, strict=True)]
 
+        if self.limit is None:
+            return at(0.0)
+        limit = self.limit
+
         def fits(chosen: list[int]) -> bool:
             total = sum(narrow_nbytes(field.shape, d) for field, d in zip(self.fields, chosen, strict=True))
-            return self.limit is None or total <= self.limit
+            return total <= limit
 
         t = least(lambda t: fits(at(_price(t))))
         chosen = at(_price(t))
@@ -81,8 +86,9 @@ class AutoDimFields(Joint):
 
 
 def _price(t: float) -> float:
-    """Nats a byte: none at t = 0, more than any difference of two log-weights at t = 1."""
-    return 0.0 if t == 0 else float(10.0 ** (40 * t - 20))
+    """Nats a byte, rising from below to above any difference of two log-weights as t goes from 0 to 1."""
+    away = 2 * t - 1
+    return float(np.sign(away) * 10.0 ** (40 * abs(away) - 20))
 
 
 class AutoDim(CompressedEmbedding):

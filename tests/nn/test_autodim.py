@@ -92,6 +92,7 @@ def test_a_limit_takes_from_who_minds_least():
     chosen, nbytes = decided(preferences, sizes, 0.7)
     assert chosen[0] == 16 and chosen[1] < 16 and chosen[2] == 8 and nbytes <= 0.7 * full
     assert nbytes + 4 * 500 + 64 > 0.7 * full  # what is left is less than one more dimension takes
+    assert decided([[9.0, 0, 0, 0]] * 3, sizes, 0.5)[1] > 0.45 * full  # a budget is spent
     floor = 3 * narrow_nbytes(TableShape(500, 16), 2)
     assert decided(preferences, sizes, floor)[0] == [2, 2, 2]
     with pytest.raises(errors.BudgetError, match=f"at least {floor:,} bytes"):
