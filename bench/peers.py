@@ -1,7 +1,8 @@
 """Codes of FAISS and bitsandbytes at the sizes that a budget leaves them, everything they need to decode counted.
 
-A peer has no budgets: for each budget and each width of a code it is given as many codes as fit. Settings are those
-that gave the least error in reasonable time, stronger than the defaults where that was cheap:
+A peer has no budgets: as many codes of each width as fit one are its sizes, and it is run at those of least expected
+error (Zador's formula for Gaussian rows, which our own pq chooses by): three of PQ and RQ, two of OPQ, one of others.
+Settings are stronger than the defaults where that was cheap:
 
 - PQ, OPQ: FAISS's k-means on at most 256 rows a centroid; OPQ rotates for 50 rounds (the default), 20 on more rows.
 - RQ: beam of 16 (default 5), codebooks refined by least squares (default not), trained on at most 65,536 rows.
@@ -9,7 +10,8 @@ that gave the least error in reasonable time, stronger than the defaults where t
 - LSQ, PLSQ: 10 rounds of training (default 25) on at most 20,000 rows, rows encoded with the default 16.
 
 RQ, LSQ and their products take minutes a size and are left out above 3 bits a value, where their codebooks alone need
-most of the budget and scalar codes have far less error.
+most of the budget and scalar codes have far less error. bitsandbytes stores blocks of 64 with a float32 each, so NF4
+needs 4.5 bits a value and the 8-bit code 8.5: of the budgets only that of 8 has room for the former.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
+from embstore.methods.pq import gaussian_distortion
 
 # A peer may need this much more than a budget.
 SLACK = 1.01
@@ -41,17 +45,22 @@ def _packed(m: int, bits: int) -> int:
     return (m * bits + 7) // 8
 
 
-def largest(
-    rows: np.ndarray, budgets: tuple[float, ...], widths: tuple[int, ...], counts: list[int], shared: Callable[..., int]
-) -> Iterator[tuple[int, int, int]]:
-    """(m, bits, bytes) of the most codes of each width within each budget; shared(m, bits) are bytes of the table."""
+def sizes(
+    rows: np.ndarray, budgets: tuple[float, ...], widths: tuple[int, ...], counts: list[int],
+    shared: Callable[[int, int], int], most: int, slack: float = SLACK,
+) -> list[tuple[int, int, int]]:  # fmt: skip
+    """(m, bits, bytes) of `most` sizes, those of least expected error within each budget; shared(m, bits) in bytes."""
+    n, dim = rows.shape
     found = set()
     for budget in budgets:
+        options = []
         for bits in widths:
-            sizes = [(m, len(rows) * _packed(m, bits) + shared(m, bits)) for m in counts]
-            fitting = [(m, bits, size) for m, size in sizes if 8 * size <= budget * SLACK * rows.size]
-            found |= {max(fitting)} if fitting and 2 << bits <= len(rows) else set()
-    yield from sorted(found)
+            fitting = [m for m in counts if 8 * (n * _packed(m, bits) + shared(m, bits)) <= budget * slack * rows.size]
+            if fitting and 2 << bits <= n:
+                m = max(fitting)
+                options.append((gaussian_distortion(m * bits / dim, dim / m), m, bits))
+        found |= {(m, bits, n * _packed(m, bits) + shared(m, bits)) for _, m, bits in sorted(options)[:most]}
+    return sorted(found)
 
 
 def peers(rows: np.ndarray, budgets: tuple[float, ...]) -> Iterator[Peer]:
@@ -59,11 +68,13 @@ def peers(rows: np.ndarray, budgets: tuple[float, ...]) -> Iterator[Peer]:
     dim = rows.shape[1]
     yield from _scalar(rows)
     divisors = [m for m in range(1, dim + 1) if dim % m == 0]
-    for m, bits, size in largest(rows, budgets, (4, 5, 6, 7, 8, 9, 10), divisors, lambda _, b: 4 * dim * 2**b):
+    for m, bits, size in sizes(rows, budgets, (4, 5, 6, 7, 8, 9, 10), divisors, lambda _, b: 4 * dim * 2**b, 3):
         yield Peer("PQ", f"FAISS PQ{m}x{bits}", size, lambda m=m, b=bits: _product(rows, m, b))  # type: ignore[misc]
     rounds = 50 if len(rows) <= _FEW_ROWS else 20
     rotated = [m for m in divisors if m < dim]
-    for m, bits, size in largest(rows, budgets, (4, 5, 6, 7, 8), rotated, lambda _, b: 4 * dim * 2**b + 4 * dim * dim):
+    for m, bits, size in sizes(
+        rows, budgets, (4, 5, 6, 7, 8, 9), rotated, lambda _, b: 4 * dim * 2**b + 4 * dim * dim, 2
+    ):  # fmt: skip
         yield Peer(
             "OPQ", f"FAISS OPQ{m},PQ{m}x{bits}", size, lambda m=m, b=bits: _product(rows, m, b, rounds),  # type: ignore[misc]
             {"rounds": rounds},
@@ -145,8 +156,10 @@ def _additive(rows: np.ndarray, budgets: tuple[float, ...]) -> Iterator[Peer]:
         if dim % splits:
             continue
         counts = list(range(splits, _MOST_ADDITIVE + 1, splits))
-        widths = (4, 5, 6, 7, 8) if kind == "RQ" else (4, 6, 8)
-        for m, bits, size in largest(rows, budgets, widths, counts, lambda m, b, s=splits: 4 * dim * m * 2**b // s):  # type: ignore[misc]
+        for m, bits, size in sizes(
+            rows, budgets, (4, 5, 6, 7, 8), counts, lambda m, b, s=splits: 4 * dim * m * 2**b // s,  # type: ignore[misc]
+            3 if kind == "RQ" else 1,
+        ):  # fmt: skip
             arguments = (dim, m, bits) if splits == 1 else (dim, splits, m // splits, bits)
             yield Peer(
                 kind, f"FAISS {kind}{m}x{bits}", size,
