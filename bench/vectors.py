@@ -187,7 +187,7 @@ def main(arguments: list[str] | None = None) -> None:
 def tables(measures: list[Measure]) -> list[dict[str, Any]]:
     """For each table, budget by budget, ours beside the best peer, and all measures."""
     found = []
-    for name in dict.fromkeys(m["table"] for m in measures):
+    for name in sorted({m["table"] for m in measures}):
         own = [m for m in measures if m["table"] == name and "reason" not in m]
         mine, theirs = ([m for m in own if (m["kind"] == "embstore") == ours] for ours in (True, False))
         found.append({"table": name, "metric": own[0]["metric"], "budgets": compare(mine, theirs), "all": own})
