@@ -32,6 +32,9 @@ def main() -> None:
 
         learn.main(rest)
         return
+    if given.what == "vectors":
+        vectors.main(rest)
+        return
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if given.dir is not None:
@@ -50,7 +53,7 @@ def main() -> None:
         retrieval.main(quick=given.quick, directory=given.dir)
     if given.what in ("words", "all"):
         words.main(quick=given.quick, directory=given.dir)
-    if given.what in ("vectors", "all"):
+    if given.what == "all":
         vectors.main()
     if given.what in ("report", "all") and not given.quick:
         report.main()

@@ -223,8 +223,11 @@ def _vectors(result: dict[str, Any]) -> str:
                 [f"`{mine['method']}`", f"{mine['error']:.2e}", f"{mine['recall']:.3f}"] if mine else ["none", "", ""]
             )
             cells += [peer["method"], f"{peer['error']:.2e}"] if peer else ["none", ""]
-            missed = mine and peer and mine["error"] > peer["error"]
-            cells += [f"{mine['error'] / peer['error']:.2f}" + (" (missed)" if missed else "") if mine and peer else ""]
+            ratio = ""
+            if mine and peer:
+                ratio = f"{mine['error'] / peer['error']:.2f}" if peer["error"] else "exact"
+                ratio += " (missed)" if mine["error"] > peer["error"] else ""
+            cells += [ratio]
             short = mine and best and mine["recall"] < best["recall"] - 0.005
             cells += (
                 [best["method"], f"{best['recall']:.3f}" + (" (missed)" if short else "")] if best else ["none", ""]
@@ -250,11 +253,13 @@ def picture(result: dict[str, Any], path: Path) -> None:
         kinds = {"FAISS": ("x", "#999999"), "bitsandbytes": ("^", "#c46a1b")}
         for start, (mark, color) in kinds.items():
             own = [r for r in peers if r["method"].startswith(start)]
-            axis.plot([r["bpd"] for r in own], [r["error"] for r in own], mark, color=color, ms=5, label=start)
+            if own:
+                axis.plot([r["bpd"] for r in own], [r["error"] for r in own], mark, color=color, ms=5, label=start)
         best = [row["ours"] for row in table["budgets"] if row["ours"]]
         axis.plot([r["bpd"] for r in best], [r["error"] for r in best], "o-", color="#1f5fa8", label="embstore")
         axis.set(xscale="log", yscale="log", xlabel="bits a value, everything counted", title=table["table"])
         axis.set_xticks([0.5, 1, 2, 4, 8], ["0.5", "1", "2", "4", "8"])
+        axis.set_xticks([], minor=True)
         axis.grid(alpha=0.3)
         axis.legend()
     np.atleast_1d(figure.axes)[0].set_ylabel("relative squared error")

@@ -1,16 +1,23 @@
 """Error and recall for the bytes, everything counted: our codes beside those of FAISS and bitsandbytes.
 
-A method of ours is given each budget and chooses its sizes; a peer has no budgets, so it is run at many sizes, and the
-best of those that need no more than the budget and 1 % counts.
+    python -m bench vectors [--data glove-20k glove-100k sift] [--kinds embstore SQ PQ …] [--budgets 4 2 …]
+
+A method of ours is given each budget and chooses its sizes; a peer has no budgets, so it is run at the sizes `peers`
+says, and the best of those that need no more than the budget and 1 % counts. One JSON line per finished measure is
+appended to bench/results/vectors.jsonl, and a measure that is there is not done again: the parts may run side by side.
+When a run ends, bench/results/vectors.json holds the tables of all lines.
 """
 
 from __future__ import annotations
 
+import argparse
 import gzip
+import json
 import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +26,51 @@ import numpy as np
 import embstore
 from embstore import errors
 
-from . import timing
+from . import peers, timing
 from .errors import relative_error
 
 BUDGETS = (8.0, 4.0, 3.0, 2.0, 1.6, 1.0, 0.5)
-SLACK = 1.01
-Coded = tuple[str, np.ndarray, int]
+MAY_MISS = 0.005  # of recall
+FILE = timing.RESULTS / "vectors.jsonl"
+
+Measure = dict[str, Any]
 
 
-def datasets(folder: Path) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
-    """(name, metric, rows, queries) of what is in the data folder."""
+@dataclass(frozen=True)
+class Data:
+    """Rows to compress, queries to find neighbours of, and the metric: "cosine" with rows as queries, or "l2"."""
+
+    name: str
+    metric: str
+    rows: np.ndarray
+    queries: np.ndarray
+
+
+def _glove(folder: Path, n: int) -> Data | None:
     words = folder / "words" / "glove.6B.50d.top100k.npy"
-    if words.exists():
-        rows = np.load(words)
-        for n in (20_000, len(rows)):
-            chosen = np.random.default_rng(0).choice(n, 500, replace=False)
-            yield f"GloVe 6B 50d, {n:,} rows", "cosine", rows[:n], rows[chosen]
+    if not words.exists():
+        return None
+    rows = np.ascontiguousarray(np.load(words)[:n])
+    chosen = np.random.default_rng(0).choice(n, 500, replace=False)
+    return Data(f"GloVe 6B 50d, {n:,} rows", "cosine", rows, rows[chosen])
+
+
+def _sift(folder: Path) -> Data | None:
     sift = folder / "vectors" / "sift5k"
-    if sift.exists():
-        with gzip.open(sift / "sift-dataset-5k.tsv.gz") as file:
-            rows = np.loadtxt(file, dtype=np.float32)[:, :128]
-        queries = np.fromfile(sift / "siftsmall_query.fvecs", np.int32).reshape(-1, 129)[:, 1:].view(np.float32)
-        yield f"SIFT, {len(rows):,} rows", "l2", np.ascontiguousarray(rows), queries
+    if not sift.exists():
+        return None
+    with gzip.open(sift / "sift-dataset-5k.tsv.gz") as file:
+        rows = np.ascontiguousarray(np.loadtxt(file, dtype=np.float32)[:, :128])
+    queries = np.fromfile(sift / "siftsmall_query.fvecs", np.int32).reshape(-1, 129)[:, 1:].view(np.float32)
+    return Data(f"SIFT, {len(rows):,} rows", "l2", rows, queries)
+
+
+DATA: dict[str, Callable[[Path], Data | None]] = {
+    "glove-20k": lambda folder: _glove(folder, 20_000),
+    "glove-100k": lambda folder: _glove(folder, 100_000),
+    "sift": _sift,
+}
+KINDS = ("embstore", "SQ", "PQ", "OPQ", "RQ", "PRQ", "LSQ", "PLSQ", "bitsandbytes")
 
 
 def neighbours(rows: np.ndarray, queries: np.ndarray, metric: str) -> np.ndarray:
@@ -50,7 +80,9 @@ def neighbours(rows: np.ndarray, queries: np.ndarray, metric: str) -> np.ndarray
         scores = queries @ rows.T
     else:
         scores = 2 * queries @ rows.T - np.square(rows).sum(axis=1)
-    return np.argsort(-scores, axis=1, kind="stable")[:, :11]
+    near = np.sort(np.argpartition(-scores, 32, axis=1)[:, :32], axis=1)
+    order = np.argsort(-np.take_along_axis(scores, near, axis=1), axis=1, kind="stable")[:, :11]
+    return np.take_along_axis(near, order, axis=1)
 
 
 def recall(decoded: np.ndarray, exact: np.ndarray, queries: np.ndarray, metric: str) -> float:
@@ -64,135 +96,120 @@ def recall(decoded: np.ndarray, exact: np.ndarray, queries: np.ndarray, metric: 
     return hits / want.size
 
 
-def ours(rows: np.ndarray, budget: float) -> Iterator[Coded]:
+def ours(rows: np.ndarray, budget: float) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Pipelines that may suit a budget, with fields of their configs; one without sizes chooses them by the budget."""
     dim = rows.shape[1]
-    kept = sorted({dim, *(d for d in (dim // 2, dim // 3, dim // 4, dim // 8) if budget <= 2 and d >= 4)})
-    for spec in [*(f"pca{d},tcq" for d in kept), "tcq", *(("pq", "rq") if budget <= 1 else ())]:
-        with tempfile.TemporaryDirectory() as work:
-            try:
-                table = embstore.compress(rows, Path(work) / "t", spec, budget=f"{budget}bpd")
-            except errors.BudgetError:
-                continue
-            yield spec, table.lookup(np.arange(len(rows))), table.nbytes
+    yield "tcq", {}
+    # Where the components of all values are more than 5 % of the budget, fewer leave bytes for more bits of each.
+    parts = (5, 4, 3, 2, 4 / 3) if 4 * dim * dim > 0.05 * budget * rows.size / 8 and budget <= 2 else ()
+    for kept in sorted({dim, *(int(dim / part) for part in parts)}):
+        yield f"pca{kept},tcq", {}
+    if budget <= 1:
+        yield "pq", {}
+        for m, bits, _ in peers.sizes(
+            rows, (budget,), (4, 5, 6, 7, 8), list(range(1, 33)), lambda m, b: 2 * dim * m * 2**b, 3, slack=1.0
+        ):
+            # A wide beam costs little where codes are few.
+            yield f"rq{m}x{bits}", {"codebook_dtype": "float16", "beam": 32 if m <= 4 else 8}
 
 
-def peers(rows: np.ndarray, slow: bool) -> Iterator[Coded]:
-    """Each peer at each size; `slow` asks for those that need minutes on 100,000 rows."""
-    import faiss
-
-    n, dim = rows.shape
-    for bits, kind in ((8, faiss.ScalarQuantizer.QT_8bit), (6, faiss.ScalarQuantizer.QT_6bit),
-                       (4, faiss.ScalarQuantizer.QT_4bit)):  # fmt: skip
-        scalar = faiss.ScalarQuantizer(dim, kind)
-        scalar.train(rows)
-        codes = scalar.compute_codes(rows)
-        yield f"FAISS SQ{bits}", scalar.decode(codes), codes.nbytes + 8 * dim
-    slices = [m for m in range(1, dim + 1) if dim % m == 0 and m * 4 <= 8.1 * dim]
-    for bits in (4, 6, 8):
-        for m in slices:
-            yield _product(faiss, rows, m, bits, None)
-            if m < dim and (slow or bits == 8):
-                yield _product(faiss, rows, m, bits, faiss.OPQMatrix(dim, m))
-    for m, bits in ((1, 8), (2, 8), (4, 8), (4, 6), (8, 6), (8, 5), (16, 5), (16, 4), (32, 4)):
-        size = 4 * dim * m * 2**bits
-        if size > n * dim // 2:
-            continue
-        kinds: dict[str, Callable[[], Any]] = {"RQ": lambda m=m, b=bits: faiss.ResidualQuantizer(dim, m, b)}
-        if slow:
-            kinds["LSQ"] = lambda m=m, b=bits: faiss.LocalSearchQuantizer(dim, m, b)
-            if m > 1 and dim % 2 == 0:
-                kinds["PRQ"] = lambda m=m, b=bits: faiss.ProductResidualQuantizer(dim, 2, m // 2, b)
-        for name, make in kinds.items():
-            coder = make()
-            coder.train(rows)
-            books = size // 2 if name == "PRQ" else size
-            yield f"FAISS {name}{m}x{bits}", coder.decode(coder.compute_codes(rows)), n * coder.code_size + books
-    yield from _bitsandbytes(rows)
+def _compressed(rows: np.ndarray, spec: str, config: dict[str, Any], budget: float) -> tuple[np.ndarray, int, str]:
+    with tempfile.TemporaryDirectory() as work:
+        # A size that is named is what fits the budget; the rest is chosen by it.
+        limit = None if config else f"{budget}bpd"
+        table = embstore.compress(rows, Path(work) / "t", spec, budget=limit, **config)
+        return table.lookup(np.arange(len(rows))), table.nbytes, str(table.method)
 
 
-def _product(faiss: Any, rows: np.ndarray, m: int, bits: int, rotation: Any) -> Coded:
-    n, dim = rows.shape
-    coder = faiss.ProductQuantizer(dim, m, bits)
-    codebooks, name = 4 * dim * 2**bits, f"PQ{m}x{bits}"
-    x = rows
-    if rotation is not None:
-        rotation.pq = faiss.ProductQuantizer(dim, m, bits)
-        rotation.niter = 20
-        rotation.train(rows)
-        x = rotation.apply(rows)
-        codebooks, name = codebooks + 4 * dim * dim, f"OPQ{m},PQ{m}x{bits}"
-    coder.train(x)
-    decoded = coder.decode(coder.compute_codes(x))
-    if rotation is not None:
-        decoded = rotation.reverse_transform(decoded)
-    return f"FAISS {name}", decoded, n * coder.code_size + codebooks
+def _stored() -> list[Measure]:
+    return [json.loads(line) for line in FILE.read_text().splitlines()] if FILE.exists() else []
 
 
-def _bitsandbytes(rows: np.ndarray) -> Iterator[Coded]:
-    try:
-        import bitsandbytes.functional as bnb
-        import torch
-    except ImportError:
-        return
-    x = torch.from_numpy(rows)
-    try:
-        codes, state = bnb.quantize_blockwise(x, blocksize=64)
-        nbytes = codes.numel() + 4 * state.absmax.numel() + 1024
-        yield "bitsandbytes dynamic 8-bit", bnb.dequantize_blockwise(codes, state).numpy(), nbytes
-        codes, state = bnb.quantize_4bit(x, blocksize=64, quant_type="nf4")
-        nbytes = codes.numel() + 4 * state.absmax.numel() + 64
-        yield "bitsandbytes NF4", bnb.dequantize_4bit(codes, state).numpy(), nbytes
-    except (RuntimeError, NotImplementedError) as error:
-        print(f"bitsandbytes left out: {error}")
+def _key(measure: Measure) -> tuple[Any, ...]:
+    return measure["table"], measure["method"], measure.get("budget"), json.dumps(measure["settings"], sort_keys=True)
 
 
-def main() -> None:
+def _measures(
+    data: Data, kinds: list[str], budgets: tuple[float, ...]
+) -> Iterator[tuple[Measure, Callable[[], tuple[np.ndarray, int, str]]]]:
+    """What a measure is called, and what makes (decoded rows, bytes, a description)."""
+    rows = data.rows
+    for budget in budgets if "embstore" in kinds else ():
+        for spec, config in ours(rows, budget):
+            named = {"table": data.name, "kind": "embstore", "method": spec, "settings": config, "budget": budget}
+            yield named, lambda s=spec, c=config, b=budget: _compressed(rows, s, c, b)  # type: ignore[misc]
+    for peer in peers.peers(rows, budgets):
+        if peer.kind in kinds:
+            named = {"table": data.name, "kind": peer.kind, "method": peer.name, "settings": peer.settings}
+            yield named, lambda p=peer: (p.decoded(), p.nbytes, p.name)  # type: ignore[misc]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench vectors", description=__doc__)
+    parser.add_argument("--data", nargs="+", choices=list(DATA), default=list(DATA))
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--budgets", nargs="+", type=float, choices=BUDGETS, default=list(BUDGETS))
+    given = parser.parse_args(arguments or [])
     folder = Path(os.environ.get("EMBSTORE_TEST_DATA", "../shared/data"))
-    found: list[dict[str, Any]] = []
-    for name, metric, rows, queries in datasets(folder):
-        exact = neighbours(rows, queries, metric)
-
-        def measured(
-            coded: Coded, seconds: float, rows: Any = rows, metric: str = metric, **more: Any
-        ) -> dict[str, Any]:
-            label, decoded, nbytes = coded
-            row = {
-                **more, "method": label, "bpd": 8 * nbytes / rows.size, "error": relative_error(decoded, rows),
-                "recall": recall(decoded, exact, queries, metric), "seconds": seconds,  # noqa: B023
-            }  # fmt: skip
+    FILE.parent.mkdir(exist_ok=True)
+    done = {_key(measure) for measure in _stored()}
+    for name in given.data:
+        data = DATA[name](folder)
+        if data is None:
+            print(f"skipped: no data for {name} in {folder}; set EMBSTORE_TEST_DATA")
+            continue
+        exact = neighbours(data.rows, data.queries, data.metric)
+        for named, make in _measures(data, given.kinds, tuple(given.budgets)):
+            if _key(named) in done:
+                continue
+            start = time.perf_counter()
+            found: Measure
+            try:
+                decoded, nbytes, resolved = make()
+            except errors.BudgetError as refused:
+                found = {"reason": str(refused)}
+            else:
+                found = {
+                    "bpd": 8 * nbytes / data.rows.size, "error": relative_error(decoded, data.rows),
+                    "recall": recall(decoded, exact, data.queries, data.metric), "resolved": resolved,
+                }  # fmt: skip
+            found = {**named, "metric": data.metric, **found, "seconds": time.perf_counter() - start}
+            with FILE.open("a") as lines:
+                lines.write(json.dumps(found) + "\n")
             print(
-                f"{row['method']:28} {row['bpd']:6.3f} bpd {row['error']:.3e} {row['recall']:.3f} {seconds:.0f} s",
+                data.name, found.get("budget", ""), found["method"],
+                found.get("reason") or "{bpd:.3f} bpd {error:.3e} {recall:.3f} {seconds:.0f} s".format(**found),
                 flush=True,
-            )
-            return row
+            )  # fmt: skip
+    print(timing.save("vectors", {"tables": tables(_stored())}))
 
-        print(name)
-        theirs, mine = [], []
-        for budget in BUDGETS:
-            start = time.perf_counter()
-            for coded in ours(rows, budget):
-                mine.append(measured(coded, time.perf_counter() - start, budget=budget))
-                start = time.perf_counter()
-        start = time.perf_counter()
-        for coded in peers(rows, slow=len(rows) <= 20_000):
-            theirs.append(measured(coded, time.perf_counter() - start))
-            start = time.perf_counter()
-        found.append({"table": name, "metric": metric, "budgets": compare(mine, theirs), "all": mine + theirs})
-        print(timing.save("vectors", {"tables": found}))
-    if not found:
-        print(f"skipped: no data in {folder}; set EMBSTORE_TEST_DATA")
+
+def tables(measures: list[Measure]) -> list[dict[str, Any]]:
+    """For each table, budget by budget, ours beside the best peer, and all measures."""
+    found = []
+    for name in sorted({m["table"] for m in measures}):
+        own = [m for m in measures if m["table"] == name and "reason" not in m]
+        mine, theirs = ([m for m in own if (m["kind"] == "embstore") == ours] for ours in (True, False))
+        found.append({"table": name, "metric": own[0]["metric"], "budgets": compare(mine, theirs), "all": own})
+    return found
 
 
 def compare(mine: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each budget our least error, and the least error and best recall of a peer; None where none fits."""
+    """For each budget one of ours, and the least error and best recall of a peer; None where none fits.
+
+    Ours is the one of least error; where that falls short of the best peer's recall, the one of least error that does
+    not, if its error is no more than the best peer's.
+    """
     found = []
     for budget in BUDGETS:
-        own = [r for r in mine if r["budget"] == budget]
-        fit = [r for r in theirs if r["bpd"] <= budget * SLACK]
-        found.append({
-            "budget": budget,
-            "ours": min(own, key=lambda r: r["error"], default=None),
-            "peer": min(fit, key=lambda r: r["error"], default=None),
-            "recall": max(fit, key=lambda r: r["recall"], default=None),
-        })  # fmt: skip
+        own = sorted((r for r in mine if r["budget"] == budget), key=lambda r: r["error"])
+        fit = [r for r in theirs if r["bpd"] <= budget * peers.SLACK]
+        nearest = min(fit, key=lambda r: r["error"], default=None)
+        recalls = max(fit, key=lambda r: r["recall"], default=None)
+        good = [
+            r for r in own
+            if nearest and recalls and r["error"] <= nearest["error"] and r["recall"] >= recalls["recall"] - MAY_MISS
+        ]  # fmt: skip
+        best = next(iter([*good, *own]), None)
+        found.append({"budget": budget, "ours": best, "peer": nearest, "recall": recalls})
     return found

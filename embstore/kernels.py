@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,30 +12,16 @@ from typing import Any, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
-from . import native
+from . import encoding, native
 from .arrays import Arrays, TableShape
+from .encoding import flat
 from .errors import ConfigError
 from .method import FloatRows, Ids, Linear, Method, Named
 from .pipeline import Pipeline
+from .threads import get_num_threads as get_num_threads
+from .threads import set_num_threads as set_num_threads
 
 BAG_MODES = ("sum", "mean", "max")
-
-_threads: int | None = None
-
-
-def set_num_threads(n: int | None) -> None:
-    """Threads each call may use; None for every core this process may run on."""
-    global _threads
-    if n is not None and (isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= 1024):
-        raise ConfigError(f"the number of threads must be between 1 and 1024, found {n!r}; None stands for all cores")
-    _threads = n
-
-
-def get_num_threads() -> int:
-    """Threads each call may use."""
-    if _threads is not None:
-        return _threads
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Bound(Protocol):
@@ -84,10 +71,6 @@ class Choice:
     reason: str
 
 
-def _flat(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-
-
 def bind(
     method: Method,
     shape: TableShape,
@@ -106,11 +89,11 @@ def bind(
         module = native.require("a lookup")
         if module.has_kernel(method.id):
             rows = {
-                spec.name: (spec.row_nbytes, [_flat(s[spec.name]) for s in shards])
+                spec.name: (spec.row_nbytes, [flat(s[spec.name]) for s in shards])
                 for spec in method.layout(shape)
                 if spec.partition == "rows"
             }
-            extra = {k: _flat(v) for k, v in {**shared, **method.constants(shared)}.items()}
+            extra = {k: flat(v) for k, v in {**shared, **method.constants(shared)}.items()}
             bound = module.BoundTable(
                 method.id, method.config(), shape.num_embeddings, shape.embedding_dim, rows_per_shard, rows, extra
             )
@@ -144,7 +127,7 @@ def _bind_pipeline(
             for i in range(len(pipeline.transforms) - 1, -1, -1):
                 t, arrays = pipeline.transforms[i], pipeline.shared_of(shared, i)
                 rows = t.row_dim(dims[i])
-                native_bound.undo_after(t.id, t.config(), rows, {k: _flat(v) for k, v in arrays.items()})
+                native_bound.undo_after(t.id, t.config(), rows, {k: flat(v) for k, v in arrays.items()})
             return inner, choice
         choice = Choice("native", f"{choice.reason}; {', '.join(lost)} by numpy")
     return PipelineBound(pipeline, inner, shape.embedding_dim, code_shape.embedding_dim, shared), choice
@@ -361,7 +344,7 @@ def apply(
         own = pipeline.shared_of(shared, i)
         dim = rows.shape[1]
         out = np.empty((len(rows), t.code_dim(dim)), np.float32)
-        arrays = {k: _flat(v) for k, v in own.items()}
+        arrays = {k: flat(v) for k, v in own.items()}
         if not module.apply_transform(t.id, t.config(), t.row_dim(dim), rows, arrays, out, get_num_threads()):
             out = np.ascontiguousarray(t.apply(own, rows), np.float32)
         rows = out
@@ -379,26 +362,4 @@ def encoder(
             return inner(shared, ids, apply(pipeline, shared, rows, backend))
 
         return encode_transformed
-    if backend == "numpy" or not native.available():
-        return method.encode
-    module = native.require("encoding")
-    if not module.has_kernel(method.id):
-        return method.encode
-    config = method.config()
-
-    def encode(shared: Mapping[str, npt.NDArray[Any]], ids: Ids, rows: FloatRows) -> Named:
-        rows = np.ascontiguousarray(rows, np.float32)
-        if len(rows) == 0:
-            return method.encode(shared, ids, rows)
-        layout = method.layout(TableShape(len(rows), rows.shape[1]))
-        if any(s.partition == "ragged" for s in layout):
-            return method.encode(shared, ids, rows)
-        specs = [s for s in layout if s.partition == "rows"]
-        named: Named = {s.name: np.empty(s.sizes(), s.dtype) for s in specs}
-        out = {s.name: (s.row_nbytes, _flat(named[s.name])) for s in specs}
-        extra = {k: _flat(v) for k, v in {**shared, **method.constants(shared)}.items()}
-        if not module.encode(method.id, config, rows, out, extra, get_num_threads()):
-            return method.encode(shared, ids, rows)
-        return named
-
-    return encode
+    return functools.partial(encoding.encode, method, backend=backend)

@@ -15,13 +15,15 @@ from ..errors import BudgetError, ConfigError
 from ..kmeans import ROWS_PER_CENTROID, faiss, finite_rows, kmeans, nearest
 from ..method import FloatRows, Ids, Named, RowMethod, Rows, nbytes
 from ._bits import pack, packed_bytes, unpack
-from .pq import LANES, check_codes, round_codebooks
+from .pq import LANES, check_codes, gaussian_distortion, round_codebooks
 
 F32 = npt.NDArray[np.float32]
 Shared = Mapping[str, npt.NDArray[Any]]
 
 _BLOCK_VALUES = 1 << 22
 _ROUNDS, _SWEEPS = 8, 3
+# Rows codebooks are made best for jointly, at least: together they have more values than one that k-means learns.
+_LEAST_ROWS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class RQ(RowMethod):
         )
 
     def for_budget(self, shape: TableShape, nbytes_: int) -> Self:
-        """Most bits a row among 4 to 8 bits a code, with float16 codebooks; the larger codebooks of equals."""
+        """The m and bits, 4 to 8, of least expected error on Gaussian rows, with float16 codebooks."""
         options = [
             dataclasses.replace(self, m=m, bits=bits, codebook_dtype="float16")
             for bits in range(4, 9)
@@ -75,11 +77,17 @@ class RQ(RowMethod):
             raise BudgetError(
                 f"rq needs at least {floor:,} bytes for {shape}, found a budget of {nbytes_:,}; raise it or take pq"
             )
-        return max(fitting, key=lambda o: ((o.m or 0) * o.bits, o.bits))
+
+        def error(option: Self) -> float:
+            # As of product codes of so many values each: few large codebooks lose less than many small ones.
+            m, dim = option.m or 1, shape.embedding_dim
+            return gaussian_distortion(m * option.bits / dim, dim / m)
+
+        return min(fitting, key=error)
 
     def fit(self, source: Rows, rng: np.random.Generator) -> Named:
         m, count, dim = self.m or 1, 1 << self.bits, source.shape.embedding_dim
-        x = finite_rows(source.sample(ROWS_PER_CENTROID * count, rng))
+        x = finite_rows(source.sample(max(_LEAST_ROWS, ROWS_PER_CENTROID * count), rng))
         seed = int(rng.integers(1, 1 << 30))
         codebooks = np.zeros((m, count, dim), np.float32)
         rest = x.copy()

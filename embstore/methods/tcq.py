@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
+from .. import encoding
 from ..arrays import Arrays, ArraySpec, TableShape
 from ..errors import BudgetError, ConfigError
 from ..kmeans import finite_rows
@@ -115,9 +116,10 @@ class TCQ(RowMethod):
         rows = (_VALUES_PER_LEVEL << window) // max(1, int(coded.sum()))
         if len(sample) > rows:
             sample = sample[np.sort(rng.choice(len(sample), rows, replace=False))]
-        with np.errstate(all="ignore"):
-            for _ in range(_ROUNDS if coded.any() else 0):
-                shared["levels"] = _learn_levels(sample, shared, self.search(shared, sample))
+        for _ in range(_ROUNDS if coded.any() else 0):
+            codes = encoding.encode(self, shared, np.arange(len(sample)), sample)["codes"]
+            stream = np.unpackbits(codes, axis=1, bitorder="little")
+            shared["levels"] = _learn_levels(sample, shared, stream)
         return shared
 
     def encode(self, shared: Shared, ids: Ids, rows: FloatRows) -> Named:
