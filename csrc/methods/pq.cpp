@@ -2,22 +2,13 @@
 // slice in turn, `columns` the same with centroids as lanes; both are made from the stored codebooks when they are
 // bound.
 #include <algorithm>
-#include <stdexcept>
 #include <vector>
 
-#include "methods/_codes.h"
+#include "methods/_code_rows.h"
 #include "methods/_nearest.h"
-#include "skeletons/row_decode.h"
 
 namespace embstore::EMBSTORE_ISA {
 namespace {
-
-const float* floats_of(const std::map<std::string, SharedArray>& shared, const char* name, int64_t count) {
-  auto at = shared.find(name);
-  if (at == shared.end() || at->second.nbytes != count * 4)
-    throw std::invalid_argument(std::string("the array ") + name + " of pq is missing or of the wrong size");
-  return reinterpret_cast<const float*>(at->second.data);
-}
 
 #if !defined(EMBSTORE_ISA_REF)
 // Width values from slices of N values each: at(i) is where the i-th lies.
@@ -67,22 +58,12 @@ inline Floats join(At at) {
 
 // SLICE: values of every slice; 0 where they differ or no vector fits them.
 template <class Codes, int SLICE>
-struct PqDecode {
-  RowArrays<1> arrays;
-  using Place = RowArrays<1>::Place;
-  int64_t dim, line_bytes, m, count;
-  Codes packed;
-  const float* tables;
+struct PqDecode : CodeRows<Codes>, NoColumns {
+  using Base = CodeRows<Codes>;
+  using Base::dim, Base::m, Base::count, Base::packed, Base::tables;
+  using typename Base::Place;
 
-  explicit PqDecode(const TableView& t)
-      : arrays(t, {"codes"}),
-        dim(t.embedding_dim),
-        line_bytes(arrays.row_bytes[0]),
-        m(t.params.integer("m", 1)),
-        count(int64_t(1) << t.params.integer("bits", 8)),
-        packed(int(t.params.integer("bits", 8)), arrays.row_bytes[0]),
-        tables(floats_of(t.shared, "tables", count * dim)) {}
-  bool one_scale() const { return SLICE > 0; }
+  explicit PqDecode(const TableView& t) : Base(t, t.embedding_dim) {}
 
   template <class Sink>
   void decode(const Place& place, Sink& sink) const {
@@ -106,12 +87,6 @@ struct PqDecode {
       }
     }
   }
-#if !defined(EMBSTORE_ISA_REF)
-  template <int N, int Group, class Body>
-  void columns(const Place& place, Body body) const {
-    for (int k = 0; k < N; ++k) body(k, called_vector(place[0], column_of<N, Group>(k, dim)));
-  }
-#endif
 
  private:
   EMBSTORE_INLINE const float* slice(const uint8_t* row, int64_t s) const {
@@ -121,15 +96,13 @@ struct PqDecode {
   // Columns j to j + Width, j a multiple of what a slice and a vector have in common.
   EMBSTORE_INLINE Floats vector(const uint8_t* row, int64_t j) const {
     if constexpr (SLICE == 0) {
-      return load(tables + j);  // never asked for: one_scale is false
+      return load(tables + j);  // never asked for
     } else if constexpr (SLICE < Width) {
       return join<SLICE>([&](int i) { return slice(row, j / SLICE + i); });
     } else {
       return load(slice(row, j / SLICE) + j % SLICE);
     }
   }
-  // Called rather than inlined: bags of every width times 18 kinds of codes would compile for ten minutes.
-  __attribute__((noinline)) Floats called_vector(const uint8_t* row, int64_t j) const { return vector(row, j); }
 #endif
 };
 
@@ -153,48 +126,37 @@ std::unique_ptr<Kernel> kernel_for(const TableView& t) {
 }
 
 std::unique_ptr<Kernel> kernel(const TableView& t) {
-  const int64_t m = t.params.integer("m", 1), bits = t.params.integer("bits", 8);
-  if (m < 1 || m > t.embedding_dim || bits < 1 || bits > 16 || t.rows.at("codes").row_bytes != (m * bits + 7) / 8)
-    throw std::invalid_argument("m, bits and the codes of pq do not belong together");
+  check_codes(t, t.embedding_dim);
+  const int64_t bits = t.params.integer("bits", 8);
   if (bits == 8) return kernel_for<ByteCodes>(t);
   if (bits == 4) return kernel_for<NibbleCodes>(t);
   return kernel_for<PackedCodes>(t);
 }
 
 void encode(const EncodeJob& job, int64_t first, int64_t last) {
-  constexpr int64_t kRows = 64;  // rows that share a slice's centroids while these are in the first-level cache
   const int64_t dim = job.embedding_dim, m = job.params.integer("m", 1);
   const int bits = int(job.params.integer("bits", 8));
-  const int64_t stride = ((int64_t(1) << bits) + kLanes - 1) / kLanes * kLanes;
-  const float* columns = floats_of(job.shared, "columns", stride * dim);
+  const int64_t count = int64_t(1) << bits, widest = (dim + m - 1) / m;
+  const float* tables = floats_of(job.shared, "tables", count * dim);
   uint8_t* out = job.out.at("codes");
   const int64_t row_bytes = job.row_bytes.at("codes");
-  std::vector<uint16_t> codes(size_t(kRows * m));
-  for (int64_t at = first; at < last; at += kRows) {
-    const int64_t n = std::min(kRows, last - at);
+  std::vector<uint16_t> codes(size_t(kNearestRows * m));
+  std::vector<float> turned(size_t(kNearestRows * widest));
+  for (int64_t at = first; at < last; at += kNearestRows) {
+    const int64_t n = std::min(kNearestRows, last - at);
     for (int64_t s = 0; s < m; ++s) {
       const int64_t j = s * dim / m, size = (s + 1) * dim / m - j;
-      const float* slice = columns + j * stride;
-      auto all = [&](auto find) {
-        for (int64_t r = 0; r < n; ++r)
-          codes[size_t(r * m + s)] = uint16_t(find(job.rows + (at + r) * dim + j, slice, stride, size));
-      };
-      switch (size) {
-        case 1:
-          all(nearest<1>);
-          break;
-        case 2:
-          all(nearest<2>);
-          break;
-        case 4:
-          all(nearest<4>);
-          break;
-        case 8:
-          all(nearest<8>);
-          break;
-        default:
-          all(nearest<0>);
-      }
+      // Lanes beyond the last row keep what an earlier slice left there: they are not looked at.
+      for (int64_t r = 0; r < n; ++r)
+        for (int64_t i = 0; i < size; ++i) turned[size_t(i * kNearestRows + r)] = job.rows[(at + r) * dim + j + i];
+      uint16_t found[kNearestRows];
+      const auto search = size == 1   ? nearest<1>
+                          : size == 2 ? nearest<2>
+                          : size == 4 ? nearest<4>
+                          : size == 8 ? nearest<8>
+                                      : nearest<0>;
+      search(turned.data(), tables + j * count, count, size, found);
+      for (int64_t r = 0; r < n; ++r) codes[size_t(r * m + s)] = found[r];
     }
     for (int64_t r = 0; r < n; ++r) put_codes(out + (at + r) * row_bytes, codes.data() + r * m, m, bits);
   }
