@@ -1,4 +1,4 @@
-// What product and residual codes share: rows of packed codes beside tables of float32.
+// What product and residual codes check of their packed codes and float32 tables.
 #pragma once
 #include <stdexcept>
 
@@ -13,25 +13,6 @@ inline const float* floats_of(const std::map<std::string, SharedArray>& shared, 
     throw std::invalid_argument(std::string("the array ") + name + " of the codes is missing or of the wrong size");
   return reinterpret_cast<const float*>(at->second.data);
 }
-
-// A decode functor's codes and tables; values: how many the tables have for each of a code's values.
-template <class Codes>
-struct CodeRows {
-  RowArrays<1> arrays;
-  using Place = RowArrays<1>::Place;
-  int64_t dim, line_bytes, m, count;
-  Codes packed;
-  const float* tables;
-
-  CodeRows(const TableView& t, int64_t values)
-      : arrays(t, {"codes"}),
-        dim(t.embedding_dim),
-        line_bytes(arrays.row_bytes[0]),
-        m(t.params.integer("m", 1)),
-        count(int64_t(1) << t.params.integer("bits", 8)),
-        packed(int(t.params.integer("bits", 8)), arrays.row_bytes[0]),
-        tables(floats_of(t.shared, "tables", values * count)) {}
-};
 
 // Throws std::invalid_argument unless m, at most `most`, and bits are those of the stored codes.
 inline void check_codes(const TableView& t, int64_t most) {

@@ -58,12 +58,23 @@ inline Floats join(At at) {
 
 // SLICE: values of every slice; 0 where they differ or no vector fits them.
 template <class Codes, int SLICE>
-struct PqDecode : CodeRows<Codes>, NoColumns {
-  using Base = CodeRows<Codes>;
-  using Base::dim, Base::m, Base::count, Base::packed, Base::tables;
-  using typename Base::Place;
+struct PqDecode {
+  RowArrays<1> arrays;
+  using Place = RowArrays<1>::Place;
+  int64_t dim, line_bytes, m, count;
+  Codes packed;
+  const float* tables;
 
-  explicit PqDecode(const TableView& t) : Base(t, t.embedding_dim) {}
+  // Not in a base shared with rq: GCC then inlines otherwise, and lookups of 4-bit codes are a quarter slower.
+  explicit PqDecode(const TableView& t)
+      : arrays(t, {"codes"}),
+        dim(t.embedding_dim),
+        line_bytes(arrays.row_bytes[0]),
+        m(t.params.integer("m", 1)),
+        count(int64_t(1) << t.params.integer("bits", 8)),
+        packed(int(t.params.integer("bits", 8)), arrays.row_bytes[0]),
+        tables(floats_of(t.shared, "tables", count * dim)) {}
+  bool one_scale() const { return SLICE > 0; }
 
   template <class Sink>
   void decode(const Place& place, Sink& sink) const {
@@ -87,6 +98,12 @@ struct PqDecode : CodeRows<Codes>, NoColumns {
       }
     }
   }
+#if !defined(EMBSTORE_ISA_REF)
+  template <int N, int Group, class Body>
+  void columns(const Place& place, Body body) const {
+    for (int k = 0; k < N; ++k) body(k, called_vector(place[0], column_of<N, Group>(k, dim)));
+  }
+#endif
 
  private:
   EMBSTORE_INLINE const float* slice(const uint8_t* row, int64_t s) const {
@@ -96,13 +113,15 @@ struct PqDecode : CodeRows<Codes>, NoColumns {
   // Columns j to j + Width, j a multiple of what a slice and a vector have in common.
   EMBSTORE_INLINE Floats vector(const uint8_t* row, int64_t j) const {
     if constexpr (SLICE == 0) {
-      return load(tables + j);  // never asked for
+      return load(tables + j);  // never asked for: one_scale is false
     } else if constexpr (SLICE < Width) {
       return join<SLICE>([&](int i) { return slice(row, j / SLICE + i); });
     } else {
       return load(slice(row, j / SLICE) + j % SLICE);
     }
   }
+  // Called rather than inlined: bags of every width times 18 kinds of codes would compile for ten minutes.
+  __attribute__((noinline)) Floats called_vector(const uint8_t* row, int64_t j) const { return vector(row, j); }
 #endif
 };
 

@@ -12,12 +12,21 @@ namespace embstore::EMBSTORE_ISA {
 namespace {
 
 template <class Codes>
-struct RqDecode : CodeRows<Codes> {
-  using Base = CodeRows<Codes>;
-  using Base::dim, Base::m, Base::count, Base::packed, Base::tables;
-  using typename Base::Place;
+struct RqDecode {
+  RowArrays<1> arrays;
+  using Place = RowArrays<1>::Place;
+  int64_t dim, line_bytes, m, count;
+  Codes packed;
+  const float* tables;
 
-  explicit RqDecode(const TableView& t) : Base(t, t.params.integer("m", 1) * t.embedding_dim) {}
+  explicit RqDecode(const TableView& t)
+      : arrays(t, {"codes"}),
+        dim(t.embedding_dim),
+        line_bytes(arrays.row_bytes[0]),
+        m(t.params.integer("m", 1)),
+        count(int64_t(1) << t.params.integer("bits", 8)),
+        packed(int(t.params.integer("bits", 8)), arrays.row_bytes[0]),
+        tables(floats_of(t.shared, "tables", m * count * dim)) {}
   bool one_scale() const { return true; }
 
   template <class Sink>
