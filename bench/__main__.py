@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from . import codes, errors, kernels, modules, report, retrieval, tables, vectors, words
+from . import codes, errors, kernels, modules, product, report, retrieval, tables, vectors, words
 
 
 def main() -> None:
@@ -15,6 +15,7 @@ def main() -> None:
         "tables",
         "errors",
         "codes",
+        "product",
         "vectors",
         "retrieval",
         "words",
@@ -49,6 +50,8 @@ def main() -> None:
         modules.main(quick=given.quick, directory=given.dir)
     if given.what in ("codes", "all"):
         codes.main(quick=given.quick, directory=given.dir)
+    if given.what in ("product", "all"):
+        product.main(quick=given.quick, directory=given.dir)
     if given.what in ("retrieval", "all"):
         retrieval.main(quick=given.quick, directory=given.dir)
     if given.what in ("words", "all"):

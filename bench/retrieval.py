@@ -1,7 +1,8 @@
 """Exhaustive search beside FAISS and USearch: a million rows of 128, the 10 nearest by inner product of unit rows.
 
-Everyone searches codes of 8 bits a value (FAISS also float32) of the same rows with the same number of threads. Recall
-is against float32 products of the original rows. Rows lie around 1,000 centres, queries around rows.
+Everyone searches codes of the same rows with the same number of threads: of 8 bits a value, product codes (FAISS those
+of 4 bits by its fast scan), and FAISS also float32. Recall is against float32 products of the original rows. Rows lie
+around 1,000 centres, queries around rows.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ import embstore
 from . import timing
 
 DIM, K, THREADS = 128, 10, 2
-METHODS = ("int8", "int4", "int2", "nf4", "float32")
-PEERS = ("FAISS SQ8", "USearch int8")
+METHODS = ("int8", "int4", "int2", "nf4", "pq32x4", "pq64x4", "pq32x8", "float32")
+PRODUCT = ("PQ32x4fs", "PQ64x4fs", "PQ32x8")
+PEERS = ("FAISS SQ8", "USearch int8", *(f"FAISS {name}" for name in PRODUCT))
 
 
 def make(n: int, queries: int) -> tuple[np.ndarray, np.ndarray]:
@@ -65,6 +67,11 @@ def peers(rows: np.ndarray) -> dict[str, Search]:
         coded.add(rows)
         flat = faiss.IndexFlatIP(DIM)
         flat.add(rows)
+        for name in PRODUCT:
+            product = faiss.index_factory(DIM, name, faiss.METRIC_INNER_PRODUCT)
+            product.train(rows[:: max(1, len(rows) // 65_536)])
+            product.add(rows)
+            found[f"FAISS {name}"] = lambda queries, index=product: index.search(queries, K)[1]
         found["FAISS SQ8"] = lambda queries: coded.search(queries, K)[1]
         found["FAISS flat"] = lambda queries: flat.search(queries, K)[1]
     except ImportError:

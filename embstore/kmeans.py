@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -46,6 +48,23 @@ def kmeans(rows: F32, count: int, seed: int, what: str, iterations: int = 25, st
     clustering.train(np.ascontiguousarray(rows), init_centroids=start)
     centroids: F32 = np.nan_to_num(clustering.centroids.reshape(count, dim)).astype(np.float32)
     return centroids
+
+
+def kmeans_each(parts: Sequence[F32], count: int, seed: int, what: str) -> list[F32]:
+    """`kmeans` of each part, on as many threads as FAISS has, one to a part.
+
+    FAISS's own would meet after every step, and steps of narrow parts are short.
+    """
+    threads = min(len(parts), faiss(what).omp_get_max_threads())
+
+    def one(part: F32) -> F32:
+        return kmeans(part, count, seed, what)
+
+    def alone() -> None:
+        faiss(what).omp_set_num_threads(1)  # of this thread only
+
+    with ThreadPoolExecutor(threads, "embstore-kmeans", initializer=alone) as pool:
+        return list(pool.map(one, parts))
 
 
 def nearest(rows: F32, centroids: F32, what: str) -> npt.NDArray[np.int64]:

@@ -31,6 +31,10 @@ class Scorer {
   virtual std::unique_ptr<Prepared> prepare(const float* queries, int64_t count) const = 0;
   // tile[q * kTileRows + r] = <query q, row first + r>, for r < count <= kTileRows and every query prepared.
   virtual void score(const Prepared& prepared, int64_t first, int64_t count, float* tile) const noexcept = 0;
+  // Where true, tiles hold upper bounds, and `refine` gives the product of a query with a row that may be among its
+  // best.
+  virtual bool bounds() const noexcept { return false; }
+  virtual float refine(const Prepared&, int64_t /*query*/, int64_t /*row*/) const noexcept { return 0.0f; }
 };
 
 // Null where the scorer cannot serve this table: it is decoded then.
@@ -120,7 +124,5 @@ ScanFunction find_scan();
 
 }  // namespace embstore
 
-#define EMBSTORE_NAME_(x) #x
-#define EMBSTORE_NAME(x) EMBSTORE_NAME_(x)
 #define EMBSTORE_REGISTER_SCORER(id, factory) \
-  static const bool registered_scorer_##id = ::embstore::register_scorer(#id, EMBSTORE_NAME(EMBSTORE_ISA), factory)
+  static const bool registered_scorer_##id = ::embstore::register_scorer(#id, EMBSTORE_STRING(EMBSTORE_ISA), factory)

@@ -83,3 +83,6 @@ MethodEntry find_method(const std::string& method);
 std::vector<std::string> usable_isas();  // best first
 
 }  // namespace embstore
+
+#define EMBSTORE_STRING_(x) #x
+#define EMBSTORE_STRING(x) EMBSTORE_STRING_(x)

@@ -54,8 +54,6 @@ class TransformedKernel final : public Kernel {
 
 }  // namespace embstore
 
-#define EMBSTORE_TEXT_(x) #x
-#define EMBSTORE_TEXT(x) EMBSTORE_TEXT_(x)
 #define EMBSTORE_REGISTER_TRANSFORM(id, factory) \
   static const bool registered_transform_##id =  \
-      ::embstore::register_transform(#id, EMBSTORE_TEXT(EMBSTORE_ISA), factory)
+      ::embstore::register_transform(#id, EMBSTORE_STRING(EMBSTORE_ISA), factory)

@@ -2,22 +2,13 @@
 // slice in turn, `columns` the same with centroids as lanes; both are made from the stored codebooks when they are
 // bound.
 #include <algorithm>
-#include <stdexcept>
 #include <vector>
 
-#include "methods/_codes.h"
+#include "methods/_code_rows.h"
 #include "methods/_nearest.h"
-#include "skeletons/row_decode.h"
 
 namespace embstore::EMBSTORE_ISA {
 namespace {
-
-const float* floats_of(const std::map<std::string, SharedArray>& shared, const char* name, int64_t count) {
-  auto at = shared.find(name);
-  if (at == shared.end() || at->second.nbytes != count * 4)
-    throw std::invalid_argument(std::string("the array ") + name + " of pq is missing or of the wrong size");
-  return reinterpret_cast<const float*>(at->second.data);
-}
 
 #if !defined(EMBSTORE_ISA_REF)
 // Width values from slices of N values each: at(i) is where the i-th lies.
@@ -74,6 +65,7 @@ struct PqDecode {
   Codes packed;
   const float* tables;
 
+  // Not in a base shared with rq: GCC then inlines otherwise, and lookups of 4-bit codes are a quarter slower.
   explicit PqDecode(const TableView& t)
       : arrays(t, {"codes"}),
         dim(t.embedding_dim),
@@ -153,48 +145,37 @@ std::unique_ptr<Kernel> kernel_for(const TableView& t) {
 }
 
 std::unique_ptr<Kernel> kernel(const TableView& t) {
-  const int64_t m = t.params.integer("m", 1), bits = t.params.integer("bits", 8);
-  if (m < 1 || m > t.embedding_dim || bits < 1 || bits > 16 || t.rows.at("codes").row_bytes != (m * bits + 7) / 8)
-    throw std::invalid_argument("m, bits and the codes of pq do not belong together");
+  check_codes(t, t.embedding_dim);
+  const int64_t bits = t.params.integer("bits", 8);
   if (bits == 8) return kernel_for<ByteCodes>(t);
   if (bits == 4) return kernel_for<NibbleCodes>(t);
   return kernel_for<PackedCodes>(t);
 }
 
 void encode(const EncodeJob& job, int64_t first, int64_t last) {
-  constexpr int64_t kRows = 64;  // rows that share a slice's centroids while these are in the first-level cache
   const int64_t dim = job.embedding_dim, m = job.params.integer("m", 1);
   const int bits = int(job.params.integer("bits", 8));
-  const int64_t stride = ((int64_t(1) << bits) + kLanes - 1) / kLanes * kLanes;
-  const float* columns = floats_of(job.shared, "columns", stride * dim);
+  const int64_t count = int64_t(1) << bits, widest = (dim + m - 1) / m;
+  const float* tables = floats_of(job.shared, "tables", count * dim);
   uint8_t* out = job.out.at("codes");
   const int64_t row_bytes = job.row_bytes.at("codes");
-  std::vector<uint16_t> codes(size_t(kRows * m));
-  for (int64_t at = first; at < last; at += kRows) {
-    const int64_t n = std::min(kRows, last - at);
+  std::vector<uint16_t> codes(size_t(kNearestRows * m));
+  std::vector<float> turned(size_t(kNearestRows * widest));
+  for (int64_t at = first; at < last; at += kNearestRows) {
+    const int64_t n = std::min(kNearestRows, last - at);
     for (int64_t s = 0; s < m; ++s) {
       const int64_t j = s * dim / m, size = (s + 1) * dim / m - j;
-      const float* slice = columns + j * stride;
-      auto all = [&](auto find) {
-        for (int64_t r = 0; r < n; ++r)
-          codes[size_t(r * m + s)] = uint16_t(find(job.rows + (at + r) * dim + j, slice, stride, size));
-      };
-      switch (size) {
-        case 1:
-          all(nearest<1>);
-          break;
-        case 2:
-          all(nearest<2>);
-          break;
-        case 4:
-          all(nearest<4>);
-          break;
-        case 8:
-          all(nearest<8>);
-          break;
-        default:
-          all(nearest<0>);
-      }
+      // Lanes beyond the last row keep what an earlier slice left there: they are not looked at.
+      for (int64_t r = 0; r < n; ++r)
+        for (int64_t i = 0; i < size; ++i) turned[size_t(i * kNearestRows + r)] = job.rows[(at + r) * dim + j + i];
+      uint16_t found[kNearestRows];
+      const auto search = size == 1   ? nearest<1>
+                          : size == 2 ? nearest<2>
+                          : size == 4 ? nearest<4>
+                          : size == 8 ? nearest<8>
+                                      : nearest<0>;
+      search(turned.data(), tables + j * count, count, size, found);
+      for (int64_t r = 0; r < n; ++r) codes[size_t(r * m + s)] = found[r];
     }
     for (int64_t r = 0; r < n; ++r) put_codes(out + (at + r) * row_bytes, codes.data() + r * m, m, bits);
   }

@@ -2,22 +2,14 @@
 // codebooks as float32, `columns` the same with codewords as lanes.
 #include <algorithm>
 #include <cmath>
-#include <stdexcept>
+#include <limits>
 #include <vector>
 
-#include "methods/_codes.h"
-#include "methods/_nearest.h"
-#include "skeletons/row_decode.h"
+#include "methods/_code_rows.h"
+#include "methods/_lanes.h"
 
 namespace embstore::EMBSTORE_ISA {
 namespace {
-
-const float* floats_of(const std::map<std::string, SharedArray>& shared, const char* name, int64_t count) {
-  auto at = shared.find(name);
-  if (at == shared.end() || at->second.nbytes != count * 4)
-    throw std::invalid_argument(std::string("the array ") + name + " of rq is missing or of the wrong size");
-  return reinterpret_cast<const float*>(at->second.data);
-}
 
 template <class Codes>
 struct RqDecode {
@@ -44,8 +36,9 @@ struct RqDecode {
 #if !defined(EMBSTORE_ISA_REF)
     // Codes are read again for each run of columns: sums stay in registers.
     for (; j + 8 * Width <= dim; j += 8 * Width) {
-      const auto sums = run<8>(row, j);
-      for (int r = 0; r < 8; ++r) sink.many(j + r * Width, sums[size_t(r)]);
+      Floats sums[8];
+      run(row, j, sums);
+      for (int r = 0; r < 8; ++r) sink.many(j + r * Width, sums[r]);
     }
     for (; j + Width <= dim; j += Width) sink.many(j, vector(row, j));
 #endif
@@ -69,17 +62,19 @@ struct RqDecode {
   }
 #if !defined(EMBSTORE_ISA_REF)
   template <int R>
-  EMBSTORE_INLINE std::array<Floats, R> run(const uint8_t* row, int64_t j) const {
-    std::array<Floats, R> sums;
+  EMBSTORE_INLINE void run(const uint8_t* row, int64_t j, Floats (&sums)[R]) const {
     const float* from = word(row, 0) + j;
-    for (int r = 0; r < R; ++r) sums[size_t(r)] = load(from + r * Width);
+    for (int r = 0; r < R; ++r) sums[r] = load(from + r * Width);
     for (int64_t s = 1; s < m; ++s) {
       from = word(row, s) + j;
-      for (int r = 0; r < R; ++r) sums[size_t(r)] = add(sums[size_t(r)], load(from + r * Width));
+      for (int r = 0; r < R; ++r) sums[r] = add(sums[r], load(from + r * Width));
     }
-    return sums;
   }
-  EMBSTORE_INLINE Floats vector(const uint8_t* row, int64_t j) const { return run<1>(row, j)[0]; }
+  EMBSTORE_INLINE Floats vector(const uint8_t* row, int64_t j) const {
+    Floats sums[1];
+    run(row, j, sums);
+    return sums[0];
+  }
 #endif
 };
 
@@ -89,9 +84,8 @@ std::unique_ptr<Kernel> kernel_for(const TableView& t) {
 }
 
 std::unique_ptr<Kernel> kernel(const TableView& t) {
-  const int64_t m = t.params.integer("m", 1), bits = t.params.integer("bits", 8);
-  if (m < 1 || bits < 1 || bits > 16 || t.rows.at("codes").row_bytes != (m * bits + 7) / 8)
-    throw std::invalid_argument("m, bits and the codes of rq do not belong together");
+  check_codes(t, std::numeric_limits<int64_t>::max());
+  const int64_t bits = t.params.integer("bits", 8);
   if (bits == 8) return kernel_for<ByteCodes>(t);
   if (bits == 4) return kernel_for<NibbleCodes>(t);
   return kernel_for<PackedCodes>(t);

@@ -16,6 +16,7 @@
 #include "core/search.h"
 #include "methods/_one_step.h"
 #include "search/_dot.h"
+#include "search/_sums.h"
 #include "skeletons/row_decode.h"
 
 namespace embstore::EMBSTORE_ISA {
@@ -42,68 +43,26 @@ struct Unpack {
 
 #if defined(EMBSTORE_ISA_AVX512)
 
-constexpr int64_t kLanes = 16;  // rows in a register
-using Sums = __m512i;           // an int32 for each row
-inline Sums no_sums() { return _mm512_setzero_si512(); }
-inline Sums load_codes(const uint8_t* p) { return _mm512_load_si512(p); }
-inline Sums four_of(const int8_t* query) {
-  int32_t four;
-  std::memcpy(&four, query, 4);
-  return _mm512_set1_epi32(four);
-}
-inline Sums add_products(Sums sums, Sums codes, Sums four) { return _mm512_dpbusd_epi32(sums, codes, four); }
-inline Floats sums_to_floats(Sums sums) { return _mm512_cvtepi32_ps(sums); }
 template <int Bits>
 constexpr int kLargest = 127;
 
 // 64 codes of each of 16 rows, `stride` bytes apart, to 16 registers of 4 codes of each row.
 inline void turn(const uint8_t* rows, int64_t stride, uint8_t* out) {
-  __m512i a[16], b[16];
-  for (int i = 0; i < 16; ++i) a[i] = _mm512_load_si512(rows + i * stride);
-  for (int i = 0; i < 16; i += 2) {
-    b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
-    b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
-  }
-  for (int i = 0; i < 16; i += 4)
-    for (int k = 0; k < 2; ++k) {
-      a[i + 2 * k] = _mm512_unpacklo_epi64(b[i + k], b[i + 2 + k]);
-      a[i + 2 * k + 1] = _mm512_unpackhi_epi64(b[i + k], b[i + 2 + k]);
-    }
-  // Quarter l of a[4 i + c] is now column 4 l + c of rows 4 i to 4 i + 3.
-  for (int c = 0; c < 4; ++c) {
-    const __m512i even0 = _mm512_shuffle_i32x4(a[c], a[4 + c], 0x88);
-    const __m512i even1 = _mm512_shuffle_i32x4(a[8 + c], a[12 + c], 0x88);
-    const __m512i odd0 = _mm512_shuffle_i32x4(a[c], a[4 + c], 0xdd);
-    const __m512i odd1 = _mm512_shuffle_i32x4(a[8 + c], a[12 + c], 0xdd);
-    _mm512_store_si512(out + 64 * c, _mm512_shuffle_i32x4(even0, even1, 0x88));
-    _mm512_store_si512(out + 64 * (4 + c), _mm512_shuffle_i32x4(odd0, odd1, 0x88));
-    _mm512_store_si512(out + 64 * (8 + c), _mm512_shuffle_i32x4(even0, even1, 0xdd));
-    _mm512_store_si512(out + 64 * (12 + c), _mm512_shuffle_i32x4(odd0, odd1, 0xdd));
-  }
+  Sums columns[16];
+  for (int i = 0; i < 16; ++i) columns[i] = _mm512_load_si512(rows + i * stride);
+  turn(columns);
+  for (int i = 0; i < 16; ++i) _mm512_store_si512(out + 64 * i, columns[i]);
 }
 
 #elif defined(EMBSTORE_ISA_AVX2)
 
-constexpr int64_t kLanes = 8;
-using Sums = __m256i;
-inline Sums no_sums() { return _mm256_setzero_si256(); }
-inline Sums load_codes(const uint8_t* p) { return _mm256_load_si256(reinterpret_cast<const __m256i*>(p)); }
-inline Sums four_of(const int8_t* query) {
-  int32_t four;
-  std::memcpy(&four, query, 4);
-  return _mm256_set1_epi32(four);
-}
-inline Sums add_products(Sums sums, Sums codes, Sums four) {
-  return _mm256_add_epi32(sums, _mm256_madd_epi16(_mm256_maddubs_epi16(codes, four), _mm256_set1_epi16(1)));
-}
-inline Floats sums_to_floats(Sums sums) { return _mm256_cvtepi32_ps(sums); }
-// maddubs adds two products in 16 bits and saturates: 2 * 255 * 64 still fits.
+// See add_products.
 template <int Bits>
 constexpr int kLargest = Bits == 8 ? 64 : 127;
 
 inline void turn(const uint8_t* rows, int64_t stride, uint8_t* out) {
   __m256i a[8], b[8];
-  for (int i = 0; i < 8; ++i) a[i] = load_codes(rows + i * stride);
+  for (int i = 0; i < 8; ++i) a[i] = four_columns(rows + i * stride);
   for (int i = 0; i < 8; i += 2) {
     b[i] = _mm256_unpacklo_epi32(a[i], a[i + 1]);
     b[i + 1] = _mm256_unpackhi_epi32(a[i], a[i + 1]);
@@ -251,7 +210,7 @@ class IntegerScorer final : public Scorer {
 
 #if defined(EMBSTORE_ISA_AVX512) || defined(EMBSTORE_ISA_AVX2)
   static constexpr int kVectors = 2, kQueries = Width == 16 ? 8 : 4;  // sums in registers: kVectors * kQueries
-  static constexpr int64_t kGroup = kVectors * kLanes;
+  static constexpr int64_t kGroup = kVectors * kSumRows;
 
   struct Group {
     const uint8_t* codes;  // kVectors runs of stride_ / 4 registers
@@ -263,15 +222,15 @@ class IntegerScorer final : public Scorer {
   Group load(int64_t first, int64_t count) const {
     thread_local Room<uint8_t> plain, turned;
     thread_local Room<float> steps;
-    uint8_t* rows = plain.of(kLanes * stride_);
+    uint8_t* rows = plain.of(kSumRows * stride_);
     uint8_t* codes = turned.of(kGroup * stride_);
     float* scales = steps.of(2 * blocks_ * kGroup);
     float* offsets = scales + blocks_ * kGroup;
     for (int v = 0; v < kVectors; ++v) {
-      const int64_t n = std::min(kLanes, count - v * kLanes);
+      const int64_t n = std::min(kSumRows, count - v * kSumRows);
       if (n <= 0) break;
-      for (int64_t r = 0; r < n; ++r) unpack(first + v * kLanes + r, rows + r * stride_);
-      for (int64_t j = 0; j < stride_; j += 4 * kLanes) turn(rows + j, stride_, codes + (v * stride_ + j) * kLanes);
+      for (int64_t r = 0; r < n; ++r) unpack(first + v * kSumRows + r, rows + r * stride_);
+      for (int64_t j = 0; j < stride_; j += 4 * kSumRows) turn(rows + j, stride_, codes + (v * stride_ + j) * kSumRows);
     }
     for (int64_t r = 0; r < count; ++r)
       for (int64_t b = 0; b < blocks_; ++b) read_steps(first + r, b, scales + b * kGroup + r, offsets + b * kGroup + r);
@@ -290,25 +249,25 @@ class IntegerScorer final : public Scorer {
         for (auto& each : vector) each = no_sums();
       for (int64_t j = b * padded_; j < (b + 1) * padded_; j += 4) {
         Sums codes[kVectors];
-        for (int v = 0; v < kVectors; ++v) codes[v] = load_codes(group.codes + (v * stride_ + j) * kLanes);
+        for (int v = 0; v < kVectors; ++v) codes[v] = four_columns(group.codes + (v * stride_ + j) * kSumRows);
         for (int q = 0; q < Q; ++q) {
-          const Sums four = four_of(queries + q * stride_ + j);
+          const Sums four = four_of_query(queries + q * stride_ + j);
           for (int v = 0; v < kVectors; ++v) sums[v][q] = add_products(sums[v][q], codes[v], four);
         }
       }
       for (int v = 0; v < kVectors; ++v) {
-        const Floats scales = ::embstore::EMBSTORE_ISA::load(group.scales + b * kGroup + v * kLanes);
-        const Floats offsets = ::embstore::EMBSTORE_ISA::load(group.offsets + b * kGroup + v * kLanes);
+        const Floats scales = ::embstore::EMBSTORE_ISA::load(group.scales + b * kGroup + v * kSumRows);
+        const Floats offsets = ::embstore::EMBSTORE_ISA::load(group.offsets + b * kGroup + v * kSumRows);
         for (int q = 0; q < Q; ++q) {
           const Floats constant = set1(given.sums[size_t((q0 + q) * blocks_ + b)]);
           totals[v][q] = multiply_add(offsets, constant, totals[v][q]);
-          totals[v][q] = multiply_add(scales, sums_to_floats(sums[v][q]), totals[v][q]);
+          totals[v][q] = multiply_add(scales, as_floats(sums[v][q]), totals[v][q]);
         }
       }
     }
     for (int q = 0; q < Q; ++q) {
       const Floats step = set1(given.steps[size_t(q0 + q)]);
-      for (int v = 0; v < kVectors; ++v) store(tile + (q0 + q) * kTileRows + v * kLanes, mul(totals[v][q], step));
+      for (int v = 0; v < kVectors; ++v) store(tile + (q0 + q) * kTileRows + v * kSumRows, mul(totals[v][q], step));
     }
   }
 #endif

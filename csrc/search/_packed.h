@@ -12,40 +12,9 @@
 #include "core/search.h"
 #include "core/unpack.h"
 #include "methods/_grid.h"
+#include "search/_sums.h"
 
 namespace embstore::EMBSTORE_ISA {
-
-#if defined(EMBSTORE_ISA_AVX512)
-inline constexpr int kGroup = 16;  // rows side by side in a register
-using Sums = __m512i;
-inline Sums no_sums() { return _mm512_setzero_si512(); }
-inline Sums four_columns(const uint8_t* at) { return _mm512_loadu_si512(at); }
-inline Sums four_of_query(const int8_t* at) {
-  int32_t four;
-  std::memcpy(&four, at, 4);
-  return _mm512_set1_epi32(four);
-}
-inline Sums add_products(Sums sums, Sums codes, Sums query) { return _mm512_dpbusd_epi32(sums, codes, query); }
-inline Floats as_floats(Sums sums) { return _mm512_cvtepi32_ps(sums); }
-#elif defined(EMBSTORE_ISA_AVX2)
-inline constexpr int kGroup = 8;
-using Sums = __m256i;
-inline Sums no_sums() { return _mm256_setzero_si256(); }
-inline Sums four_columns(const uint8_t* at) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)); }
-inline Sums four_of_query(const int8_t* at) {
-  int32_t four;
-  std::memcpy(&four, at, 4);
-  return _mm256_set1_epi32(four);
-}
-// Pairs are summed in 16 bits: kQueryTop keeps them from saturating.
-inline Sums add_products(Sums sums, Sums codes, Sums query) {
-  const Sums pairs = _mm256_maddubs_epi16(codes, query);
-  return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-}
-inline Floats as_floats(Sums sums) { return _mm256_cvtepi32_ps(sums); }
-#else
-inline constexpr int kGroup = 1;
-#endif
 
 inline constexpr int64_t kBlock = 64;           // rows widened at a time
 inline constexpr int64_t kColumns = 1024;       // columns widened at a time: a block is at most 64 KiB
@@ -126,25 +95,25 @@ class PackedScorer final : public Scorer {
   const uint8_t* codes(int64_t row) const noexcept { return arrays_.place(row)[0]; }
   int64_t padded() const { return (dim_ + 63) / 64 * 64; }
 
-  // Bytes of `columns` columns (a multiple of 64) from column c: four columns of kGroup rows, then the next four;
+  // Bytes of `columns` columns (a multiple of 64) from column c: four columns of kSumRows rows, then the next four;
   // groups of rows one after the other. Columns beyond the row and rows beyond the last are zero.
   void widen(int64_t first, int64_t rows, int64_t c, int64_t columns, uint8_t* out) const noexcept {
-    for (int64_t g = 0; g < rows; g += kGroup, out += kGroup * columns) {
+    for (int64_t g = 0; g < rows; g += kSumRows, out += kSumRows * columns) {
 #if defined(EMBSTORE_ISA_AVX512)
       for (int64_t j = 0; j < columns; j += 64) {
         __m512i lines[16];
-        for (int64_t r = 0; r < kGroup; ++r)
+        for (int64_t r = 0; r < kSumRows; ++r)
           lines[r] = g + r < rows ? bytes_of(codes(first + g + r), c + j) : _mm512_setzero_si512();
         turn(lines);
-        for (int64_t k = 0; k < 16; ++k) _mm512_storeu_si512(out + (j + 4 * k) * kGroup, lines[k]);
+        for (int64_t k = 0; k < 16; ++k) _mm512_storeu_si512(out + (j + 4 * k) * kSumRows, lines[k]);
       }
 #else
-      for (int64_t r = 0; r < kGroup; ++r) {
+      for (int64_t r = 0; r < kSumRows; ++r) {
         const uint8_t* row = g + r < rows ? codes(first + g + r) : nullptr;
         for (int64_t j = 0; j < columns; ++j) {
           const bool inside = row != nullptr && c + j < dim_;
           const int code = inside ? packed_code<B>(row, c + j) : 0;
-          const int64_t place = kGroup == 1 ? j : (j / 4 * kGroup + r) * 4 + j % 4;
+          const int64_t place = kSumRows == 1 ? j : (j / 4 * kSumRows + r) * 4 + j % 4;
           out[place] = !inside ? uint8_t(0) : Mapped ? meaning_.bytes[code] : uint8_t(code);
         }
       }
@@ -178,30 +147,6 @@ class PackedScorer final : public Scorer {
     const __mmask64 inside = dim_ - j >= 64 ? ~uint64_t(0) : dim_ <= j ? 0 : ~uint64_t(0) >> (64 - (dim_ - j));
     return _mm512_maskz_shuffle_epi8(inside, _mm512_broadcast_i32x4(table), codes);
   }
-
-  // A 16 x 16 matrix of 32-bit items: rows to columns.
-  static void turn(__m512i (&x)[16]) noexcept {
-    __m512i y[16];
-    for (int i = 0; i < 16; i += 2) {
-      y[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
-      y[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
-    }
-    for (int i = 0; i < 16; i += 4)
-      for (int k = 0; k < 2; ++k) {
-        x[i + 2 * k] = _mm512_unpacklo_epi64(y[i + k], y[i + 2 + k]);
-        x[i + 2 * k + 1] = _mm512_unpackhi_epi64(y[i + k], y[i + 2 + k]);
-      }
-    for (int i = 0; i < 4; ++i) {  // x[4 b + i]: column i of each quarter, of rows 4 b to 4 b + 3
-      const __m512i low = _mm512_shuffle_i32x4(x[i], x[4 + i], 0x88), high = _mm512_shuffle_i32x4(x[i], x[4 + i], 0xdd);
-      const __m512i more = _mm512_shuffle_i32x4(x[8 + i], x[12 + i], 0x88),
-                    most = _mm512_shuffle_i32x4(x[8 + i], x[12 + i], 0xdd);
-      y[i] = _mm512_shuffle_i32x4(low, more, 0x88);
-      y[8 + i] = _mm512_shuffle_i32x4(low, more, 0xdd);
-      y[4 + i] = _mm512_shuffle_i32x4(high, most, 0x88);
-      y[12 + i] = _mm512_shuffle_i32x4(high, most, 0xdd);
-    }
-    for (int i = 0; i < 16; ++i) x[i] = y[i];
-  }
 #endif
 
 #if defined(EMBSTORE_ISA_AVX512) || defined(EMBSTORE_ISA_AVX2)
@@ -210,9 +155,9 @@ class PackedScorer final : public Scorer {
   void products(const uint8_t* bytes, int64_t rows, const int8_t* queries, int64_t columns, bool more,
                 float* tile) const noexcept {
     int64_t r = 0;
-    for (; r + kGroups * kGroup <= rows; r += kGroups * kGroup)
+    for (; r + kGroups * kSumRows <= rows; r += kGroups * kSumRows)
       groups<Q, kGroups>(bytes + r * columns, queries, columns, more, tile + r);
-    for (; r < rows; r += kGroup) groups<Q, 1>(bytes + r * columns, queries, columns, more, tile + r);
+    for (; r < rows; r += kSumRows) groups<Q, 1>(bytes + r * columns, queries, columns, more, tile + r);
   }
 
   template <int Q, int G>
@@ -222,7 +167,7 @@ class PackedScorer final : public Scorer {
       for (int g = 0; g < G; ++g) sums[q][g] = no_sums();
     for (int64_t j = 0; j < columns; j += 4) {
       Sums codes[G];
-      for (int g = 0; g < G; ++g) codes[g] = four_columns(bytes + (g * columns + j) * kGroup);
+      for (int g = 0; g < G; ++g) codes[g] = four_columns(bytes + (g * columns + j) * kSumRows);
       for (int q = 0; q < Q; ++q) {
         const Sums query = four_of_query(queries + q * padded() + j);
         for (int g = 0; g < G; ++g) sums[q][g] = add_products(sums[q][g], codes[g], query);
@@ -230,7 +175,7 @@ class PackedScorer final : public Scorer {
     }
     for (int q = 0; q < Q; ++q)
       for (int g = 0; g < G; ++g) {
-        float* at = tile + q * kTileRows + g * kGroup;
+        float* at = tile + q * kTileRows + g * kSumRows;
         const Floats found = as_floats(sums[q][g]);
         store(at, more ? add(load(at), found) : found);
       }

@@ -80,7 +80,7 @@ class DecodeScorer final : public Scorer {
   int64_t dim_;
 };
 
-const bool registered = register_decode_scorer(EMBSTORE_NAME(EMBSTORE_ISA), [](const Kernel& kernel, int64_t dim) {
+const bool registered = register_decode_scorer(EMBSTORE_STRING(EMBSTORE_ISA), [](const Kernel& kernel, int64_t dim) {
   return std::unique_ptr<Scorer>(new DecodeScorer(kernel, dim));
 });
 

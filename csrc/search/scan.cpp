@@ -59,6 +59,7 @@ inline void above(const float* products, int64_t n, const Terms& terms, const fl
 }
 
 void scan_rows(const Scan& scan, int64_t first, int64_t last, TopK& best) {
+  const bool bounds = scan.scorer->bounds();
   std::vector<float> tile(size_t(scan.queries * kTileRows));
   while (first < last) {
     const int64_t shard_end = (first / scan.rows_per_shard + 1) * scan.rows_per_shard;
@@ -72,6 +73,8 @@ void scan_rows(const Scan& scan, int64_t first, int64_t last, TopK& best) {
       float threshold = std::max(best.threshold(q), floor);
       above(tile.data() + q * kTileRows, count, terms, threshold, [&](int64_t r, float score) {
         if (scan.allowed != nullptr && scan.allowed[first + r] == 0) return;
+        if (bounds) score = terms.one(scan.scorer->refine(*scan.prepared, q, first + r), r);
+        if (!(score >= threshold)) return;
         best.push(q, score, first + r);
         threshold = std::max(best.threshold(q), floor);
       });
@@ -81,7 +84,7 @@ void scan_rows(const Scan& scan, int64_t first, int64_t last, TopK& best) {
   }
 }
 
-const bool registered = register_scan(EMBSTORE_NAME(EMBSTORE_ISA), scan_rows);
+const bool registered = register_scan(EMBSTORE_STRING(EMBSTORE_ISA), scan_rows);
 
 }  // namespace
 }  // namespace embstore::EMBSTORE_ISA

@@ -349,7 +349,5 @@ inline void over_blocks(int64_t dim, int64_t block_size, Body body) {
 
 }  // namespace embstore::EMBSTORE_ISA
 
-#define EMBSTORE_STRING_(x) #x
-#define EMBSTORE_STRING(x) EMBSTORE_STRING_(x)
 #define EMBSTORE_REGISTER(id, kernel, encode) \
   static const bool registered_##id = ::embstore::register_method(#id, EMBSTORE_STRING(EMBSTORE_ISA), kernel, encode)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ..arrays import Arrays, ArraySpec, TableShape
 from ..errors import BudgetError, ConfigError
-from ..kmeans import ROWS_PER_CENTROID, even_slices, finite_rows, kmeans
+from ..kmeans import ROWS_PER_CENTROID, even_slices, finite_rows, kmeans_each
 from ..method import FloatRows, Ids, Named, RowMethod, Rows, nbytes
 from ._bits import pack, packed_bytes, unpack
 
@@ -124,8 +124,10 @@ class PQ(RowMethod):
         sample = finite_rows(source.sample(ROWS_PER_CENTROID * count, rng))
         seed = int(rng.integers(1, 1 << 30))
         codebooks = np.empty((count, source.shape.embedding_dim), np.float32)
-        for first, last in self.slices(source.shape.embedding_dim):
-            codebooks[:, first:last] = kmeans(sample[:, first:last], count, seed, "pq")
+        slices = self.slices(source.shape.embedding_dim)
+        parts = [sample[:, first:last] for first, last in slices]
+        for (first, last), found in zip(slices, kmeans_each(parts, count, seed, "pq"), strict=True):
+            codebooks[:, first:last] = found
         return {"codebooks": round_codebooks(codebooks, self.codebook_dtype)}
 
     def encode(self, shared: Shared, ids: Ids, rows: FloatRows) -> Named:

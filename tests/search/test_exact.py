@@ -41,6 +41,10 @@ def check_found(table, queries, k, metric, found, allowed=None):
         "center,svd9",
         "tt",
         "subspace",
+        "pq",
+        "center,pq11x4",
+        "rq2x4",
+        "rq2",
     ],
 )
 def test_finds_the_nearest(spec, metric, tmp_path):
