@@ -370,7 +370,7 @@ def _write(
         writer.write_shared({name: array for name, array in shared.items() if not name.startswith("_")})
         if shared and writer.fitted is None:
             writer.keep_fitted(shared)
-        encode: Callable[..., dict[str, npt.NDArray[Any]]] = kernels.encoder(method)
+        encode: Callable[..., dict[str, npt.NDArray[Any]]] = kernels.encoder(method, check=True)
         key_writer = None
         if with_keys and source.key_type is not None:
             from .format import keys as _keys
@@ -390,9 +390,7 @@ def _write(
                 # The writer takes ragged arrays a shard at a time.
                 last = min(end, (first // writer.rows_per_shard + 1) * writer.rows_per_shard)
                 rows = chunk.rows[first - chunk.start : last - chunk.start]
-                encoded = encode(shared, np.arange(first, last, dtype=np.int64), rows)
-                method.check_encoded(encoded, rows, first)
-                write.put(encoded)
+                write.put(encode(shared, np.arange(first, last, dtype=np.int64), rows))
                 first = last
 
         # Reading, encoding and writing overlap; sources stay on this thread, where SQLite wants them.

@@ -352,14 +352,26 @@ def apply(
 
 
 def encoder(
-    method: Method, backend: str | None = None
+    method: Method, backend: str | None = None, check: bool = False
 ) -> Callable[[Mapping[str, npt.NDArray[Any]], Ids, FloatRows], Named]:
-    """encode(shared, ids, rows) of a resolved method: native where there is one, else the method's own."""
+    """encode(shared, ids, rows) of a resolved method: native where there is one, else the method's own.
+
+    With `check` it raises what `check_encoded` does, of the rows as they come to the method: after the transforms.
+    """
     if isinstance(method, Pipeline):
-        pipeline, inner = method, encoder(method.method, backend)
+        pipeline, inner = method, encoder(method.method, backend, check)
 
         def encode_transformed(shared: Mapping[str, npt.NDArray[Any]], ids: Ids, rows: FloatRows) -> Named:
             return inner(shared, ids, apply(pipeline, shared, rows, backend))
 
         return encode_transformed
-    return functools.partial(encoding.encode, method, backend=backend)
+    encode = functools.partial(encoding.encode, method, backend=backend)
+    if not check:
+        return encode
+
+    def encode_checked(shared: Mapping[str, npt.NDArray[Any]], ids: Ids, rows: FloatRows) -> Named:
+        encoded = encode(shared, ids, rows)
+        method.check_encoded(encoded, rows, int(ids[0]) if len(ids) else 0)
+        return encoded
+
+    return encode_checked

@@ -147,6 +147,7 @@ class Pipeline:
         return self.method.encode(shared, ids, self.apply(shared, rows))
 
     def check_encoded(self, encoded: Named, rows: FloatRows, first_row: int) -> None:
+        """As the method's own: of rows that have passed the transforms."""
         self.method.check_encoded(encoded, rows, first_row)
 
     def lookup(self, arrays: Arrays, ids: Ids, out: FloatRows) -> None:

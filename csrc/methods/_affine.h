@@ -100,7 +100,7 @@ struct AffineDecode {
 template <class C>
 std::unique_ptr<Kernel> affine_kernel(const TableView& t) {
   const bool symmetric = t.params.integer("symmetric", 0) != 0;
-  const bool half = t.params.is("scale_dtype", "float16") && t.shared.count("scale") == 0;
+  const bool half = t.params.is("scale_dtype", "float16") && with_scale_by_row(t) == nullptr;
   using Plain = typename C::Unsigned;
   using Signed = typename C::Signed;
   if (symmetric && half)

@@ -225,11 +225,14 @@ void affine_encode_as(const EncodeJob& job, int64_t first, int64_t last) {
   const bool half = job.params.is("scale_dtype", "float16");
   const char* steps_name = Symmetric ? "scale" : "affine";
   uint8_t* codes = job.out.at("codes");
-  const auto given = job.shared.find("scale");  // one scale for all rows
+  const auto given = job.shared.find(steps_name);  // one for all rows
   const bool fixed = given != job.shared.end();
   const int64_t dim = job.embedding_dim, block_size = fixed ? dim : job.params.integer("block_size", dim);
   Step one;
-  if (fixed) std::memcpy(&one.scale, given->second.data, 4);
+  if (fixed) {
+    std::memcpy(&one.scale, given->second.data, 4);
+    if (!Symmetric) std::memcpy(&one.offset, given->second.data + 4, 4);
+  }
   uint8_t* steps = fixed ? nullptr : job.out.at(steps_name);
   const int64_t code_bytes = job.row_bytes.at("codes"), step_bytes = fixed ? 0 : job.row_bytes.at(steps_name);
   const bool search = !fixed && job.params.is("range", "lse");
@@ -237,7 +240,7 @@ void affine_encode_as(const EncodeJob& job, int64_t first, int64_t last) {
   for (int64_t row = first; row < last; ++row)
     over_blocks(dim, block_size, [&](int64_t block, int64_t j, int64_t end) {
       const Step found = encoder.fit(job.rows + row * dim + j, end - j), step = fixed ? one : found;
-      const float* found_codes = fixed ? encoder.encode_given(step) : encoder.encode(step);
+      const float* found_codes = fixed && Symmetric ? encoder.encode_given(step) : encoder.encode(step);
       put_codes<Bits, Symmetric>(codes + row * code_bytes, j, found_codes, end - j);
       if (fixed) return;
       put_step(steps + row * step_bytes, Symmetric ? block : 2 * block, step.scale, half);

@@ -231,14 +231,14 @@ def _int8_index(faiss: Any, method: Int8, stored: Stored, dim: int, metric: int)
 def _one_affine(method: Int8, stored: Stored) -> tuple[float, float]:
     """Scale and offset of unsigned codes where the whole table has one of each; `ConfigError` where not."""
     if method.step is not None:
-        return method.step, -128 * method.step
+        return method.step, -128 * method.step if method.offset is None else method.offset
     if not method.symmetric and all(shard["affine"].shape[1] == 1 for shard in stored.shards):
         first = stored.shards[0]["affine"][0] if stored.shards else np.zeros((1, 2), np.float32)
         if all((shard["affine"] == first).all() for shard in stored.shards):
             return float(first[0, 0]), float(first[0, 1])
     raise ConfigError(
         "FAISS has no layout for int8 with a scale for each row or block, only for one for the whole table "
-        f"(symmetric=True, step=...); compress it so, or {RE_ENCODE}"
+        f"(step=...); compress it so, or {RE_ENCODE}"
     )
 
 
@@ -259,19 +259,20 @@ def _read_scalar(faiss: Any, index: Any) -> Decoded:
             f"here, found type {kind}, which has a range for each dimension or other bits; {DECODE}"
         )
     codes = code_bytes(index, dim)
-    step = None
     if kind in direct:
         scale, offset = direct[kind]
-        step = 1.0 if offset else None
+        low, width = _uniform(scale, offset).tolist()
     else:
         low, width = (float(v) for v in _sized(array(index.sq.trained), 2, "the range"))
         scale, offset = width / 255, low + 0.5 * width / 255
-        step = float(np.float32(scale))
-        step = step if 1e-30 < step < 1e30 and _uniform(step, -128 * step).tolist() == [low, width] else None
+    step = float(np.float32(scale))
+    usable = 1e-30 < step < 1e30 and abs(offset) < 1e30
     # Symmetric codes begin at -127.
-    if step is not None and codes.min() > 0:
+    if usable and _uniform(step, -128 * step).tolist() == [low, width] and codes.min() > 0:
         signed = (codes ^ np.uint8(0x80)).view(np.int8)
         return Decoded(Int8(symmetric=True, step=step), {"codes": signed})
+    if usable:
+        return Decoded(Int8(step=step, offset=float(np.float32(offset))), {"codes": codes})
     affine, dtype = _rounded(np.array([scale, offset], np.float32))
     rows = np.broadcast_to(affine, (len(codes), 1, 2))
     return Decoded(Int8(scale_dtype=dtype), {"codes": codes, "affine": rows})  # type: ignore[arg-type]

@@ -34,8 +34,10 @@ class AffineMethod(RowMethod):
     scale_dtype : "float16" or "float32" for scale and offset. float16 holds magnitudes up to 65504 and
         resolves steps down to 6e-8.
     range : "lse" searches the range of least squared error in the block, "minmax" covers every value.
-    step : one scale for the whole table, kept in the config and not stored by row; symmetric codes of 8 or 16 bits
-        only. Values beyond step times the largest code are refused.
+    step : one scale for the whole table, kept in the config and not stored by row; codes of 8 or 16 bits only. Values
+        beyond step times the largest code are refused.
+    offset : the value of code 0 beside a step, for codes that are not symmetric: rows of bytes are kept exactly by
+        ``step=1.0, offset=0.0``.
 
     A block that holds a NaN or an infinity decodes to NaN as a whole; a constant block is exact to the
     rounding of its offset.
@@ -48,6 +50,7 @@ class AffineMethod(RowMethod):
     scale_dtype: Literal["float16", "float32"] = "float16"
     range: Literal["lse", "minmax"] = "lse"
     step: float | None = None
+    offset: float | None = None
 
     def __post_init__(self) -> None:
         check_block_size(self.id, self.block_size, multiple=max(1, 8 // self.bits))
@@ -59,28 +62,30 @@ class AffineMethod(RowMethod):
             raise ConfigError(f"range of {self.id} must be 'lse' or 'minmax', found {self.range!r}")
         if not isinstance(self.symmetric, bool):
             raise ConfigError(f"symmetric of {self.id} must be true or false, found {self.symmetric!r}")
+        if (self.offset is not None) != (self.step is not None and not self.symmetric):
+            raise ConfigError(
+                f"offset of {self.id} goes with a step and codes that are not symmetric, found step={self.step}, "
+                f"symmetric={self.symmetric}, offset={self.offset}; set symmetric=True, or both step and offset"
+            )
         if self.step is None:
             return
         if not isinstance(self.step, float) or not 1e-30 < self.step < 1e30:
             raise ConfigError(f"step of {self.id} must be a positive float, found {self.step!r}; 0.01 is usual")
-        if not self.symmetric or self.bits < 8:
-            raise ConfigError(
-                f"a step needs symmetric codes of 8 or 16 bits, found {self.id} with symmetric={self.symmetric}; "
-                "set symmetric=True, or leave the step out"
-            )
+        if self.offset is not None and not (isinstance(self.offset, float) and abs(self.offset) < 1e30):
+            raise ConfigError(f"offset of {self.id} must be a finite float, found {self.offset!r}; 0.0 is usual")
+        if self.bits < 8:
+            raise ConfigError(f"a step needs codes of 8 or 16 bits, found {self.id}; leave the step out")
 
     def config(self) -> dict[str, Any]:
-        """The config as a JSON-able dict; without `step` where each block has a scale, as before there was one."""
-        fields = super().config()
-        if self.step is None:
-            del fields["step"]
-        return fields
+        """The config as a JSON-able dict; without `step` and `offset` where they are not used, as before there were."""
+        return {k: v for k, v in super().config().items() if v is not None or k not in ("step", "offset")}
 
     def resolve(self, shape: TableShape) -> Self:
         """Replace an open or too large `block_size` by the row's length, a `step` by the float32 next to it."""
         if self.step is not None:
             step, whole = float(np.float32(self.step)), shape.embedding_dim
-            return dataclasses.replace(self, block_size=whole, scale_dtype="float32", step=step)
+            offset = None if self.offset is None else float(np.float32(self.offset))
+            return dataclasses.replace(self, block_size=whole, scale_dtype="float32", step=step, offset=offset)
         size = min(self.block_size or shape.embedding_dim, shape.embedding_dim)
         multiple = max(1, 8 // self.bits)
         return dataclasses.replace(self, block_size=-(-size // multiple) * multiple)
@@ -138,11 +143,11 @@ class AffineMethod(RowMethod):
                 if self.step is None:
                     scale, offset = self._fit(x)
                 else:
-                    scale, offset = np.full(n, self.step, np.float32), np.zeros(n, np.float32)
+                    scale, offset = np.full(n, self.step, np.float32), np.full(n, self.offset or 0.0, np.float32)
                 steps[:, block, 0], steps[:, block, 1] = scale, offset
                 inverse = np.where(scale > 0, np.float32(1) / scale, np.float32(0))
                 found = self._quantize(x, offset[:, None], inverse[:, None])
-                if self.step is not None:  # a code that no value in range has, for check_encoded
+                if self.step is not None and self.symmetric:  # a code that no value in range has, for check_encoded
                     found = np.where(np.abs(x * inverse[:, None]) <= self._top + 0.5, found, -self._top - 1)
                 codes[:, start : start + size] = found
         named: Named = {}
@@ -153,28 +158,40 @@ class AffineMethod(RowMethod):
             middle = 2 ** (self.bits - 1) if self.symmetric else 0
             named["codes"] = pack((codes.astype(np.int32) + middle).astype(np.uint8), self.bits)
         with np.errstate(over="ignore"):
-            if not self.symmetric:
-                named["affine"] = steps.astype(self.scale_dtype)
-            elif self.step is None:
+            if self.step is not None:
+                return named
+            if self.symmetric:
                 named["scale"] = steps[:, :, 0].astype(self.scale_dtype)
+            else:
+                named["affine"] = steps.astype(self.scale_dtype)
         return named
 
     def check_encoded(self, encoded: Named, rows: FloatRows, first_row: int) -> None:
         """Refuse rows too large for the scale's dtype or the `step`; `ConfigError` names the first."""
         if self.step is not None:
-            beyond = (encoded["codes"] == -self._top - 1).any(axis=1)
+            if self.offset is None:
+                beyond = (encoded["codes"] == -self._top - 1).any(axis=1)
+                reach = f"up to {self.step * self._top:g}"
+            else:
+                low, high = self.offset - 0.5 * self.step, self.offset + (self._top + 0.5) * self.step
+                beyond = ~((rows >= low) & (rows <= high)).all(axis=1)
+                reach = f"from {self.offset:g} to {self.offset + self.step * self._top:g}"
             if beyond.any():
                 row = first_row + int(np.argmax(beyond))
                 raise ConfigError(
-                    f"{self.id} with step {self.step:g} holds values up to {self.step * self._top:g}, found others in "
+                    f"{self.id} with step {self.step:g} holds values {reach}, found others in "
                     f"row {row}; use a larger step, or leave it out for a scale per row"
                 )
             return
         check_scales(self.id, encoded["scale" if self.symmetric else "affine"], first_row, self.scale_dtype)
 
     def constants(self, shared: Mapping[str, npt.NDArray[Any]]) -> Named:
-        """The step as the kernels read it: a `scale` that all rows share."""
-        return {} if self.step is None else {"scale": np.array([self.step], np.float32)}
+        """The step as the kernels read it: a `scale`, or an `affine` with its offset, that all rows share."""
+        if self.step is None:
+            return {}
+        if self.offset is None:
+            return {"scale": np.array([self.step], np.float32)}
+        return {"affine": np.array([self.step, self.offset], np.float32)}
 
     def _quantize(self, x: F32, offset: F32, inverse: F32) -> F32:
         t = x * inverse if self.symmetric else (x - offset) * inverse
@@ -251,6 +268,8 @@ class AffineMethod(RowMethod):
         columns = np.arange(dim) // (self.block_size or dim)
         if self.step is not None:
             out *= np.float32(self.step)
+            if self.offset is not None:
+                out += np.float32(self.offset)
         elif self.symmetric:
             out *= arrays["scale"][at].astype(np.float32)[:, columns]
         else:

@@ -45,7 +45,7 @@ class Adapt(CodedTables):
         if hot == 0:
             return nn.functional.embedding(shared, self._read(self.table))
         hot_ids = cast(Tensor, self.hot_ids)
-        at = torch.searchsorted(hot_ids, ids).clamp_(max=hot - 1)
+        at = torch.searchsorted(hot_ids, ids.contiguous()).clamp_(max=hot - 1)
         return nn.functional.embedding(torch.where(hot_ids[at] == ids, at, shared), self._read(self.table))
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:

@@ -78,6 +78,7 @@ CONFIGS = {
 }
 # Fields of stored methods that modules take as an argument of their own.
 STORED = {name: [{"seed": 2**32 - 1}] for name in ("hash", "robe", "adapt", "dhe")}
+STORED["ngram_hash"] = [{"projection": False, "seed": 7}]
 # Modules whose rows sum in another order than the stored kernel: relative tolerance.
 CLOSE = {"dhe": 1e-6, "fourier": 1e-6, "ngram_hash": 1e-6, "define": 1e-6, "mde": 1e-6, "autodim": 1e-6, "tt": 1e-6}
 N, DIM = 203, 12
