@@ -100,6 +100,8 @@ def ours(rows: np.ndarray, budget: float) -> Iterator[tuple[str, dict[str, Any]]
     """Pipelines that may suit a budget, with fields of their configs; one without sizes chooses them by the budget."""
     dim = rows.shape[1]
     yield "tcq", {}
+    if budget >= 8 and (rows == np.clip(np.rint(rows), 0, 255)).all():
+        yield "int8", {"step": 1.0, "offset": 0.0}
     # Where the components of all values are more than 5 % of the budget, fewer leave bytes for more bits of each.
     parts = (5, 4, 3, 2, 4 / 3) if 4 * dim * dim > 0.05 * budget * rows.size / 8 and budget <= 2 else ()
     for kept in sorted({dim, *(int(dim / part) for part in parts)}):

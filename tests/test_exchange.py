@@ -165,9 +165,9 @@ def test_what_faiss_trained(
 @pytest.mark.parametrize(
     ("kind", "values", "config"),
     [
-        ("QT_8bit_uniform", lambda x: x, {"symmetric": False, "scale_dtype": "float32"}),
-        ("QT_8bit_direct", lambda x: np.clip(np.rint(np.abs(x) * 20), 0, 255), {"scale_dtype": "float16"}),
-        ("QT_8bit_direct_signed", lambda x: np.clip(np.rint(x * 99), -128, 127), {"scale_dtype": "float16"}),
+        ("QT_8bit_uniform", lambda x: x, {"symmetric": False}),
+        ("QT_8bit_direct", lambda x: np.clip(np.rint(np.abs(x) * 20), 0, 255), {"step": 1.0, "offset": 0.0}),
+        ("QT_8bit_direct_signed", lambda x: np.clip(np.rint(x * 99), -128, 127), {"step": 1.0, "offset": -128.0}),
         ("QT_8bit_direct_signed", lambda x: np.clip(np.rint(x * 99), -127, 127), {"symmetric": True, "step": 1.0}),
     ],
 )

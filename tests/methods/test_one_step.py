@@ -19,11 +19,11 @@ def test_unsigned_integers_are_kept_exactly(tmp_path, method, top):
     ids = RNG.integers(0, 300, 500)
     for read in (table, embstore.Table(table._stored, backend="numpy")):
         assert np.array_equal(read.lookup(ids), rows[ids])
-    assert np.array_equal(table.bag(ids, [0, 7, 7, 500]), pooled(rows[ids], [0, 7, 7, 500], "sum"))
+    assert np.array_equal(table.bag(ids, [0, 7, 7]), pooled(rows[ids], [0, 7, 7, 500], "sum"))
 
 
 def test_steps_and_offsets_are_rounded_once(tmp_path):
-    rows = (RNG.integers(0, 256, (50, 9)) * np.float32(0.1) + np.float32(-3.3)).astype(np.float32)
+    rows = RNG.integers(0, 256, (50, 9)).astype(np.float32) * np.float32(0.1) + np.float32(-3.3)
     table = embstore.compress(rows, tmp_path / "t", "int8", step=0.1, offset=-3.3)
     assert table.method.step == float(np.float32(0.1)) and table.method.offset == float(np.float32(-3.3))
     assert np.array_equal(table[:], rows)
@@ -48,14 +48,16 @@ def test_what_is_out_of_range_is_refused(tmp_path, value):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("spec", "config"), [("center,int8", {"step": 1.0, "offset": -128.0}), ("pca2,float16", {})])
-def test_rows_are_checked_as_the_method_sees_them(tmp_path, spec, config):
+@pytest.mark.parametrize(
+    ("spec", "config", "more"), [("center,int8", {"step": 1.0, "offset": -128.0}, 300.0), ("pca2,float16", {}, 4e6)]
+)
+def test_rows_are_checked_as_the_method_sees_them(tmp_path, spec, config, more):
     """After transforms a row may be in range that was not before, and the other way round."""
     rows = RNG.integers(0, 100, (200, 4)).astype(np.float32) + 1e6
     assert (
         np.abs(embstore.compress(rows, tmp_path / "t", "center,int8", step=1.0, offset=-128.0)[:] - rows).max() <= 0.6
     )
-    rows[7] *= 1e6
+    rows[7] += more
     with pytest.raises(errors.ConfigError, match=r"in row 7"):
         embstore.compress(rows, tmp_path / "u", spec, **config)
 
