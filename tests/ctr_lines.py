@@ -21,7 +21,8 @@ def line(method: str, budget: float | None, seed: int, data: str = "generated-a"
     """A line with the least that a comparison needs; `more` replaces and adds."""
     made = {
         "data": data, "model": "dlrm", "method": method, "budget": budget, "seed": seed,
-        "settings": {"batch": 4096, "lr": 0.005}, "ratio": budget or 1.0,
+        "settings": {"batch": 4096, "lr": 0.005}, "source": {"kind": "generated", "files": [{"bytes": 1}]},
+        "ratio": budget or 1.0,
     }  # fmt: skip
     return {**made, **more}
 
@@ -64,7 +65,11 @@ def generated(
                         "nbytes": int(2e6 * size), "nbytes_training": int(6e6 * min(1, size + 0.1)),
                         "training_ratio": min(1, size + 0.1),
                     }  # fmt: skip
-                    where = {"software": {"torch": "0.0 (generated)"}, "machine": {"cpu": "generated", "cores": 0}}
+                    where = {
+                        "versions": {"torch": "0.0 (generated)"}, "machine": {"cpu": "generated", "cores": 0},
+                        "commit": "generated", "date": f"2026-01-0{seed + 1}",
+                        "config": [{"method": method, "seed": seed}] * 3,
+                    }  # fmt: skip
                     found.append(line(method, budget, seed, name, **sizes, **quality, **costs, **where))
     return found
 

@@ -276,7 +276,12 @@ ODD = {
         [FULL, *(line("m" * i, 0.1, 0, test_auc=0.9, step_ms=10.0**i) for i in (1, 4))], "logarithmic axis"
     ),
     "a budget in bytes": ([FULL, line("a", 4096, 0, ratio=0.1, test_auc=0.8)], "4,096 bytes"),
-    "two settings": ([FULL, {**FULL, "settings": {"batch": 4096, "lr": 0.1}}], "lr 0.1"),
+    "two settings": ([FULL, line("float32", None, 0, test_auc=0.9, settings={"batch": 1, "lr": 0.1})], "lr 0.1"),
+    "two rates of one run": ([FULL, {**FULL, "settings": {"batch": 4096, "lr": 0.1}}], "generated-a, dlrm, lr 0.1"),
+    "rates chosen by method": (
+        [FULL, line("a", 0.1, 0, test_auc=0.8, settings={"batch": 4096, "lr": 0.1})], "lr by method and budget"
+    ),
+    "two sources": ([FULL, {**FULL, "source": {"kind": "other"}}], "generated-a, dlrm, source kind other"),
     "two configs": ([FULL, *(line("a", 0.1, 0, test_auc=0.8, config={"k": k}) for k in (1, 2))], "a (k=2)"),
     "a repeated run": ([FULL, {**FULL, "test_auc": 0.7}], "1 lines repeat a run"),
     "worse than popularity": (
@@ -287,7 +292,8 @@ ODD = {
         [FULL, line("a", 0.1, 0, test_auc=math.nan), line("b", 0.1, 0, reason="no")],
         "1 more cannot reach their budget; 1 diverged",
     ),
-    "names that are markup": ([FULL, line("<b>&\"'</svg>", 0.1, 0, data="generated-a", test_auc=0.8)], "<b>&"),
+    "names that are markup": ([FULL, line("<b>&\"'</svg>", 0.1, 0, test_auc=0.8)], "<b>&"),
+    "data that is markup": ([{**FULL, "data": "</title>&lt;"}], "</title>&lt;, dlrm"),
 }  # fmt: skip
 
 
@@ -318,6 +324,13 @@ def test_a_bad_line_is_named(tmp_path, capsys, bad, said):
     told = capsys.readouterr().err
     assert told.startswith(f"ctr.jsonl, {said}") and told.count("\n") == 1
     assert not (tmp_path / "page.html").exists()
+
+
+def test_a_line_cut_off_at_the_end_is_left_out(tmp_path):
+    (tmp_path / "ctr.jsonl").write_text(json.dumps(FULL) + "\n" + json.dumps(FULL)[:40])
+    material = runs.read([tmp_path / "ctr.jsonl"])
+    assert len(material.runs) == 1
+    assert material.notes == ["ctr.jsonl, line 2 is cut off and left out: the benchmark was writing it, or was ended."]
 
 
 @pytest.mark.parametrize(
@@ -356,7 +369,7 @@ def test_the_command_writes_page_tables_and_pdf(tmp_path, capsys):
     assert str(out) in capsys.readouterr().out
 
 
-@given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6), st.integers(1, 12), st.booleans())
+@given(st.floats(-1e3, 1e3), st.floats(1e-5, 1e6), st.integers(1, 12), st.booleans())
 def test_ticks_lie_on_the_axis(low, span, count, log):
     axis = svg.Axis(abs(low) + 1e-3, abs(low) + 1e-3 + span, 0, 100, True) if log else svg.Axis(low, low + span, 0, 100)
     found = axis.ticks(count)

@@ -227,7 +227,7 @@ def heat_map(task: Task, name: str) -> str:
     )
     return chart(
         name, f"Test AUC lost against the full table: {task.name}", about,
-        first + wide * len(budgets), top + high * len(methods) + 2, *parts,
+        first + wide * len(budgets), top + high * len(methods) + 2, *parts, kind="many" if len(budgets) > 5 else "",
     )  # fmt: skip
 
 

@@ -11,10 +11,10 @@ from . import offline, tables
 from .advice import TOLERABLE, advise
 from .charts import Bar, Plot, Point, bars, heat_legend, heat_map, legend, matrix, quality_points, scatter
 from .offline import both, figure
-from .runs import DIVERGED, MEASURES, Material
+from .runs import DIVERGED, MEASURES, Material, Run, plain
 from .summary import Task, budget_name, ranking, share, tasks, tau
 from .svg import el
-from .tables import Column, Table
+from .tables import Column, Table, Value
 
 COSTS = ("step_ms", "seconds_to_best", "seconds", "serve_1", "serve_128", "serve_10000", "peak_mb")
 NEEDS = {
@@ -93,7 +93,10 @@ def _quality(task: Task, number: int, order: tuple[str, ...], files: list[Table]
             "Test AUC lost against the full table, mean over seeds; + is a gain. Blank: the method cannot be that "
         )
         caption += "small; a dot: not run."
-        parts.append(figure(caption, heat_map(task, f"heat{number}"), heat_legend(), class_="heat") + _reasons(task))
+        parts.append(
+            figure(caption, el("div", heat_map(task, f"heat{number}"), class_="wide"), heat_legend(), class_="heat")
+            + _reasons(task)
+        )
     else:
         parts.append(p("The full table is the only method, so nothing is lost against it."))
     means = tables.means(task, f"means-{number + 1}")
@@ -162,7 +165,7 @@ def _stability(found: Sequence[Task], files: list[Table]) -> str:
     groups = [("data sets and models, means over seeds", [(t.name, ranking(t)) for t in found])]
     groups += [(f"seeds of {t.name}", [(f"seed {s}", ranking(t, s)) for s in t.seeds]) for t in found]
     made, left = [], []
-    rows: list[list[str | float | int | None]] = []
+    rows: list[list[Value]] = []
     for number, (title, rankings) in enumerate(groups):
         taus = [[tau(a, b) for _, b in rankings] for _, a in rankings]
         if len(rankings) < 2 or all(taus[i][j] is None for i in range(len(taus)) for j in range(i)):
@@ -192,12 +195,16 @@ def _stability(found: Sequence[Task], files: list[Table]) -> str:
 
 
 def _environment(material: Material, files: list[Table]) -> str:
-    counts: dict[str, int] = {}
+    places: dict[str, list[Run]] = {}
     for run in (r for r in material.runs if r.reason is None):
-        counts[run.environment] = counts.get(run.environment, 0) + 1
-    rows = [[where or "the lines do not say", n] for where, n in counts.items()]
-    rows += [[f"{kind}: {offline.plain(r.get('environment'))}", None] for kind, r in material.offline.items()]
-    table = Table("environment", [Column("machine and software"), Column("runs")], rows)
+        places.setdefault(run.environment, []).append(run)
+    rows: list[list[Value]] = []
+    for place, own in places.items():
+        commits, dates = ({getattr(r, key) for r in own} - {""} for key in ("commit", "date"))
+        span = " to ".join(sorted({min(dates), max(dates)})) if dates else None
+        rows.append([place or "the lines do not say", len(own), ", ".join(sorted(commits)) or None, span])
+    rows += [[f"{kind}: {plain(r.get('environment'))}", None, None, None] for kind, r in material.offline.items()]
+    table = Table("environment", [Column(t) for t in ("machine and software", "runs", "commits", "dates")], rows)
     files.append(table)
     read = p(f"Read: {', '.join(material.files)}.")
     return section("environment", "Where it was measured", read, table.html())

@@ -30,6 +30,7 @@ MEASURES = {
     "nbytes_training": Measure("training", "bytes"),
     "valid_auc": Measure("validation AUC", ""),
     "test_auc": Measure("test AUC", ""),
+    "valid_log_loss": Measure("validation log loss", "nats"),
     "test_log_loss": Measure("test log loss", "nats"),
     "test_calibration": Measure("test calibration", ""),
     "popularity": Measure("validation AUC of popularity", ""),
@@ -44,12 +45,12 @@ MEASURES = {
     "serve_10000": Measure("lookup, batch of 10,000", "µs"),
     "serve_rows_per_second": Measure("lookup", "rows/s"),
 }
-ALIASES = {"test_loss": "test_log_loss"}
+ALIASES = {"test_loss": "test_log_loss", "valid_loss": "valid_log_loss"}
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training, or why there is none; `measures` has what the line has of MEASURES."""
+    """One training, or why there is none; `measures` has what its line has of MEASURES, `where` is file and line."""
 
     data: str
     model: str
@@ -61,7 +62,9 @@ class Run:
     reason: str | None
     measures: dict[str, float]
     environment: str
-    source: str
+    commit: str
+    date: str
+    where: str
 
 
 @dataclass
@@ -103,8 +106,10 @@ def run(line: Any, where: str) -> Run:
     data, method = _text(line, "data", where), _text(line, "method", where)
     settings = line.get("settings") or {}
     config = line.get("config") or {}
-    serve = line.get("serve") or {}
-    for key, value in (("settings", settings), ("config", config), ("serve", serve)):
+    if isinstance(config, list):  # what was stored for each field: it follows from the rest
+        config = {}
+    serve, source = line.get("serve") or {}, line.get("source") or {}
+    for key, value in (("settings", settings), ("config", config), ("serve", serve), ("source", source)):
         if not isinstance(value, dict):
             raise InputError(f"{where}: {key} must be an object, found {json.dumps(value)[:60]}; mend the line")
     seed = line.get("seed")
@@ -126,18 +131,21 @@ def run(line: Any, where: str) -> Run:
         raise InputError(f"{where}: test_auc lies between 0 and 1, found {measures['test_auc']:g}; mend the line")
     if measures.get("ratio", 1.0) <= 0:
         raise InputError(f"{where}: ratio must be positive, found {measures['ratio']:g}; mend the line")
-    environment = "; ".join(p for p in (plain(line.get("machine")), plain(line.get("software"))) if p)
+    where_run = (plain(line.get("machine")), plain(line.get("software") or line.get("versions")))
+    made_from = {**{f"source {k}": v for k, v in source.items()}, **settings}
     return Run(
         data,
         str(line.get("model") or settings.get("model") or "model not named"),
         method,
         budget,
         seed,
-        json.dumps({k: v for k, v in settings.items() if k != "model"}, sort_keys=True),
+        json.dumps({k: v for k, v in made_from.items() if k != "model"}, sort_keys=True),
         json.dumps(config, sort_keys=True),
         None if reason is None else str(reason),
         measures,
-        environment,
+        "; ".join(part for part in where_run if part),
+        plain(line.get("commit")),
+        plain(line.get("date")),
         where,
     )
 
@@ -157,14 +165,18 @@ def _kind(result: Any) -> str | None:
     return None
 
 
-def _lines(path: Path, text: str) -> Iterable[Run]:
-    for number, line in enumerate(text.splitlines(), 1):
+def _lines(path: Path, text: str, notes: list[str]) -> Iterable[Run]:
+    lines = text.split("\n")
+    for number, line in enumerate(lines, 1):
         where = f"{path.name}, line {number}"
         if not line.strip():
             continue
         try:
             parsed = json.loads(line)
         except json.JSONDecodeError as error:
+            if number == len(lines):
+                notes.append(f"{where} is cut off and left out: the benchmark was writing it, or was ended.")
+                return
             raise InputError(f"{where}: expected one JSON object, found text that is none ({error.msg})") from None
         yield run(parsed, where)
 
@@ -197,7 +209,7 @@ def read(paths: Iterable[Path]) -> Material:
                     )
                 found.offline[kind], found.names[kind] = result, path.name
             continue
-        for one in _lines(path, text):
+        for one in _lines(path, text, found.notes):
             total += 1
             runs[one.data, one.model, one.settings, one.method, one.config, one.budget, one.seed] = one
     found.runs = list(runs.values())

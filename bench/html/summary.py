@@ -8,9 +8,13 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any
 
-from .runs import FULL, Run
+from .runs import FULL, Run, plain
+
+# Settings that a sweep may choose for each method and budget.
+RATES = ("lr", "embedding_lr")
 
 
 def share(value: float) -> str:
@@ -148,14 +152,34 @@ def _settings(this: str, others: Iterable[str]) -> str:
     """The settings in which `this` differs from the others."""
     mine, rest = json.loads(this), [json.loads(o) for o in others]
     differ = [k for k in mine if any(k not in o or o[k] != mine[k] for o in rest)]
-    return ", ".join(f"{k} {mine[k]}" for k in differ) or "other settings unset"
+    words = [f"{k} {plain(mine[k])}" for k in differ if not isinstance(mine[k], (list, dict, NoneType))]
+    return ", ".join([*words[:3], *(["…"] if len(words) > 3 else [])]) or "other settings unset"
+
+
+def _groups(runs: list[Run]) -> dict[tuple[str, str, str], list[Run]]:
+    """Runs that may be compared: of one data set, model and settings.
+
+    Learning rates that were chosen for each method and budget are no difference; several of one run are.
+    """
+    loose: dict[tuple[str, str, str], list[Run]] = {}
+    for run in runs:
+        rest = {k: v for k, v in json.loads(run.settings).items() if k not in RATES}
+        loose.setdefault((run.data, run.model, json.dumps(rest)), []).append(run)
+    found: dict[tuple[str, str, str], list[Run]] = {}
+    for (data, model, rest), own in loose.items():
+        several = len({run.settings for run in own}) > 1
+        if several and len({(r.method, r.budget, r.config, r.seed) for r in own}) == len(own):
+            chosen = {**json.loads(rest), "lr": "by method and budget"}
+            found[data, model, json.dumps(chosen, sort_keys=True)] = own
+            continue
+        for run in own:
+            found.setdefault((data, model, run.settings), []).append(run)
+    return found
 
 
 def tasks(runs: list[Run]) -> list[Task]:
     """Runs by data set, model and settings, in order of appearance."""
-    groups: dict[tuple[str, str, str], list[Run]] = {}
-    for run in runs:
-        groups.setdefault((run.data, run.model, run.settings), []).append(run)
+    groups = _groups(runs)
     found = []
     for (data, model, settings), own in groups.items():
         others = [s for d, m, s in groups if (d, m) == (data, model) and s != settings]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from .runs import MEASURES, Run
+from .runs import MEASURES, Run, plain
 from .summary import Cell, Task, budget_name, share
 from .svg import el
 
@@ -87,7 +87,7 @@ def _titled(measure: str) -> str:
 
 
 def _show(measure: str) -> Callable[[Any], str]:
-    if measure in ("test_auc", "valid_auc", "test_log_loss", "test_calibration"):
+    if measure in ("test_auc", "valid_auc", "test_log_loss", "valid_log_loss", "test_calibration"):
         return auc
     return share if measure in ("ratio", "training_ratio") else shown
 
@@ -134,10 +134,11 @@ def every_run(runs: Sequence[Run]) -> Table:
     rows: list[list[Value]] = []
     for r in runs:
         known = [r.measures.get(m) for m in MEASURES]
-        rows.append([r.data, r.model, r.method, r.config, r.budget, r.seed, r.settings, *known, r.reason, r.source])
+        rows.append([r.data, r.model, r.method, r.config, r.budget, r.seed, r.settings, *known, r.reason, r.where])
     return Table("runs", columns, rows)
 
 
 def settings(task: Task) -> str:
     """The settings of a task as words."""
-    return ", ".join(f"{k} {v}" for k, v in json.loads(task.settings).items())
+    known = json.loads(task.settings)
+    return ", ".join(f"{k} {plain(v)}" for k, v in known.items() if v is not None and k != "source files")
