@@ -209,7 +209,7 @@ def by_loss(task: Task) -> list[str]:
 def heat_map(task: Task, name: str) -> str:
     """Test AUC lost by method and budget; blank where the method cannot be that small, a dot where nothing was run."""
     methods, budgets = by_loss(task), task.budgets
-    first = min(118.0, max(width_of(m, FONT) for m in methods) + 8)
+    first = min(118.0, max(width_of(m, FONT) for m in methods) + 14)
     wide, high, top = max(50.0, (352 - first) / len(budgets)), 21.0, 22.0
     parts = []
     for i, budget in enumerate(budgets):
@@ -266,7 +266,7 @@ class Bar:
 
 def bars(name: str, title: str, unit: str, rows: Sequence[Bar]) -> str:
     """Bars from zero; dots on a log axis, without bars, where the largest is over 50 times the least."""
-    first = min(150.0, max(width_of(r.label, FONT) for r in rows) + 8)
+    first = min(150.0, max(width_of(r.label, FONT) for r in rows) + 14)
     low, high = min(r.value for r in rows), max(r.value for r in rows)
     log = low > 0 and high > 50 * low
     end = 296.0
@@ -308,7 +308,7 @@ def matrix(name: str, title: str, labels: Sequence[str], values: Sequence[Sequen
     """Kendall's tau of every pair; columns are numbered as the rows are."""
     n = len(labels)
     rows = [f"{i + 1} {label}" for i, label in enumerate(labels)]
-    first = min(150.0, max(width_of(r, FONT) for r in rows) + 8)
+    first = min(150.0, max(width_of(r, FONT) for r in rows) + 14)
     side, high, top = max(34.0, min(56.0, (352 - first) / n)), 24.0, 20.0
     parts = [text(first + (i + 0.5) * side, 14, str(i + 1), anchor="middle", class_="axis") for i in range(n)]
     for j, row in enumerate(values):
