@@ -10,6 +10,7 @@ import json
 import math
 import re
 import statistics
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -367,6 +368,20 @@ def test_the_command_writes_page_tables_and_pdf(tmp_path, capsys):
     names = {f.name for f in (tmp_path / "csv").iterdir()}
     assert {"runs.csv", "means-1.csv", "front-1.csv", "recommendations.csv", "environment.csv"} <= names
     assert str(out) in capsys.readouterr().out
+
+
+def test_report_alone_is_the_page_of_performance(tmp_path, monkeypatch):
+    from bench import __main__ as bench
+
+    written = []
+    monkeypatch.setattr(bench.report, "main", lambda: written.append("performance"))
+    monkeypatch.setattr(sys, "argv", ["bench", "report"])
+    bench.main()
+    source = write(tmp_path / "ctr.jsonl", [FULL])
+    monkeypatch.setattr(sys, "argv", ["bench", "report", str(source), "--out", str(tmp_path / "page.html"), "--no-pdf"])
+    with pytest.raises(SystemExit) as done:
+        bench.main()
+    assert done.value.code == 0 and (tmp_path / "page.html").exists() and written == ["performance"]
 
 
 @given(st.floats(-1e3, 1e3), st.floats(1e-5, 1e6), st.integers(1, 12), st.booleans())
