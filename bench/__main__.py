@@ -1,8 +1,12 @@
-"""`python -m bench PART [--quick]`: measure, print, keep results in bench/results."""
+"""`python -m bench PART [--quick]`: measure, print, keep results in bench/results.
+
+`report` writes docs/performance.md; `report RESULTS…` a page of the results named.
+"""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from . import codes, errors, kernels, modules, product, report, retrieval, tables, vectors, words
@@ -36,6 +40,10 @@ def main() -> None:
     if given.what == "vectors":
         vectors.main(rest)
         return
+    if given.what == "report" and rest:  # a page of the results named, beside docs/performance.md
+        from .html import __main__ as html
+
+        sys.exit(html.main(rest))
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if given.dir is not None:

@@ -1,0 +1,133 @@
+"""A section for each of the benchmarks of finished tables: vectors, search, words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+from typing import Any
+
+from .charts import Bar, Plot, Point, bars, legend, scatter
+from .runs import InputError, plain
+from .svg import el
+from .tables import Column, Table, auc
+
+Result = dict[str, Any]
+NARROW, WIDE = (360.0, 330.0), (960.0, 440.0)
+
+
+def both(plot: Plot, points: list[Point]) -> str:
+    """A chart of points drawn for narrow and for wide pages, of which one is shown."""
+    wide = Plot(**{**plot.__dict__, "name": f"{plot.name}-wide"})
+    return scatter(plot, points, *NARROW, kind="narrow") + scatter(wide, points, *WIDE, kind="broad")
+
+
+def figure(caption: str, *inside: str, class_: str | None = None) -> str:
+    return el("figure", el("figcaption", caption), *inside, class_=class_)
+
+
+def _made(result: Result) -> str:
+    return el(
+        "p", escape(f"Measured: {plain(result.get('environment')) or 'the file does not say where'}."), class_="note"
+    )
+
+
+def _vectors(result: Result, files: list[Table]) -> str:
+    parts = []
+    for number, table in enumerate(result["tables"]):
+        rows: list[list[Any]] = []
+        points = []
+        found = table.get("all") or [r for b in table["budgets"] for r in (b["ours"], b["peer"], b["recall"]) if r]
+        for r in found:
+            points.append(
+                Point(
+                    r.get("kind", "method"),
+                    r["bpd"],
+                    r["error"],
+                    0.0,
+                    f"{r['method']}: {r['bpd']:.3g} bits a value, error {r['error']:.3g}",
+                    r["method"],
+                )
+            )
+            rows.append([r["method"], r["bpd"], r["error"], r["recall"]])
+        points = [p for p in points if p.x > 0 and p.y > 0]
+        kept = Table(
+            f"vectors-{number + 1}",
+            [
+                Column("method"),
+                Column("bits a value"),
+                Column("relative squared error"),
+                Column("recall of the 10 nearest"),
+            ],
+            rows,
+        )
+        files.append(kept)
+        plot = Plot(
+            f"vectors{number}", f"Error for the bytes: {table['table']}",
+            "bits a value, everything counted", "relative squared error",
+            lambda v: f"{v:g}", lambda v: f"{v:g}", better=-1, log_y=True,
+        )  # fmt: skip
+        caption = escape(
+            f"{table['table']}, {table['metric']}: relative squared error, one run each; lower and left is better"
+        )
+        details = el("details", el("summary", "Every method as a table"), kept.html())
+        parts.append(figure(caption, both(plot, points), legend(points, plot)) + details if points else details)
+    return "".join(parts)
+
+
+def _retrieval(result: Result, files: list[Table]) -> str:
+    rows = [[r["name"], r["batch"], r["queries_per_s"], r["recall"]] for r in result["rows"]]
+    table = Table("retrieval", [Column("who"), Column("queries at once"), Column("queries/s"), Column("recall")], rows)
+    files.append(table)
+    about = f"{result['num_embeddings']:,} rows of {result['embedding_dim']}, {result['threads']} threads, "
+    about += f"the {result['k']} nearest"
+    parts = []
+    for batch in dict.fromkeys(r["batch"] for r in result["rows"]):
+        own = [Bar(f"{r['name']}", r["queries_per_s"], None, 1) for r in result["rows"] if r["batch"] == batch]
+        words = f"{batch} queries at once" if batch > 1 else "One query at once"
+        parts.append(
+            figure(
+                escape(f"{words}: queries a second; more is better."), bars(f"search{batch}", words, "queries/s", own)
+            )
+        )
+    return el("p", escape(about + ".")) + el("div", *parts, class_="charts") + table.html()
+
+
+def _words(result: Result, files: list[Table]) -> str:
+    names = list(result["rows"][0]["scores"])
+    rows = [[r["spec"], r["bytes_per_row"], r["error"], *(r["scores"].get(n) for n in names)] for r in result["rows"]]
+    columns = [Column("method"), Column("bytes a row"), Column("relative squared error")]
+    table = Table("words", [*columns, *(Column(n, auc) for n in names)], rows)
+    files.append(table)
+    parts = []
+    for number, name in enumerate(names):
+        points = [
+            Point(spec.split(", ")[0], size, score, 0.0, f"{spec}: {size:.1f} bytes a row, {score:.4f}")
+            for spec, size, score in ((r["spec"], r["bytes_per_row"], r["scores"].get(name)) for r in result["rows"])
+            if score is not None and size > 0
+        ]
+        plot = Plot(
+            f"words{number}", f"{name} by bytes a row", "bytes a row", name, lambda v: f"{v:g}", lambda v: f"{v:.3g}"
+        )
+        if points:
+            parts.append(figure(escape(name), scatter(plot, points, 360, 280), legend(points, plot)))
+    about = "Spearman's correlation with human judgements, and the share of analogies answered; more is better."
+    return el("p", escape(f"{result.get('table', '')}. {about}")) + el("div", *parts, class_="charts") + table.html()
+
+
+KINDS: dict[str, tuple[str, Callable[[Result, list[Table]], str]]] = {
+    "vectors": ("Finished tables: error for the bytes", _vectors),
+    "retrieval": ("Finished tables: search", _retrieval),
+    "words": ("Finished tables: words", _words),
+}
+
+
+def section(kind: str, name: str, result: Result, files: list[Table]) -> str:
+    """The section of one result, read from the file `name`; its tables are added to `files`."""
+    title, write = KINDS[kind]
+    try:
+        inside = write(result, files)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"{name}: expected what `python -m bench {kind}` writes, found one missing or of another type ({error})"
+        ) from None
+    return el("section", el("h2", title), inside, _made(result), id=kind)
