@@ -55,7 +55,7 @@ def test_one_mask_over_all_fields(name, tmp_path):
         one.weight[40:45] = 0
     finish(module)
     assert one.mask[:40].all() and not one.mask[40:45].any() and 0 < one.mask[45:].sum() < 255 * DIM
-    tables = module.eval().export(tmp_path / "fields")
+    tables = list(module.eval().export(tmp_path / "fields").values())
     assert [t.num_embeddings for t in tables] == list(sizes)
     assert sum(t.nbytes for t in tables) == module.nbytes_inference() <= 0.3 * 4 * DIM * N
     ids = torch.stack([torch.arange(60) % n for n in sizes], dim=1)
