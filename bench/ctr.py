@@ -69,7 +69,8 @@ def wanted(given: argparse.Namespace, data: dict[str, Any], settings: Run, tuned
     """Runs in the order of their use: for each seed the full table first, then all methods at the largest budget."""
     for seed in given.seeds:
         for model in given.models:
-            cells = [(FULL, None)] + [(m, b) for b in given.budgets for m in given.methods if m != FULL]
+            cells = [] if given.no_full else [(FULL, None)]
+            cells += [(m, b) for b in given.budgets for m in given.methods if m != FULL]
             for method, budget in cells:
                 own = {**settings, "model": model}
                 own.update(tuned.get(cell(model, method, budget), {}))
@@ -196,12 +197,13 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     runs = parser.add_argument_group("runs")
     runs.add_argument("--models", nargs="+", choices=MODELS, default=["dlrm"])
     runs.add_argument("--methods", nargs="+", default=list(SURVEY), help="ids, or all; by default the survey's")
+    runs.add_argument("--no-full", action="store_true", help="leave out the full table")
     runs.add_argument("--budgets", nargs="+", type=_ratio, default=None, help="ratios of the float32 bytes")
     runs.add_argument("--seeds", nargs="+", type=int, default=None)
     runs.add_argument("--out", default=str(FILE), help="JSON lines, appended to")
-    runs.add_argument("--jobs", type=_positive, default=1, help="runs side by side")
+    runs.add_argument("--jobs", type=_positive, help="runs side by side; 1, or 2 with --quick")
     runs.add_argument("--threads", type=_positive, default=1, help="of torch in each run")
-    runs.add_argument("--quick", action="store_true", help="two budgets and one seed")
+    runs.add_argument("--quick", action="store_true", help="two budgets, one seed, two jobs")
     runs.add_argument("--tune", type=_positive, default=0, metavar="N", help="learning rates tried for each method")
     training = parser.add_argument_group("training")
     training.add_argument("--batch", type=_positive)
@@ -215,6 +217,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     given = parser.parse_args(arguments)
     given.budgets = given.budgets or list(QUICK if given.quick else BUDGETS)
     given.seeds = given.seeds if given.seeds is not None else ([0] if given.quick else [0, 1, 2])
+    given.jobs = given.jobs or (2 if given.quick else 1)
     given.path = [str(Path(p).absolute()) for p in given.path] if given.path else None
     known = _methods()
     given.methods = list(known) if given.methods == ["all"] else given.methods

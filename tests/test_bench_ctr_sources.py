@@ -263,11 +263,35 @@ def test_movielens_lists_hold_integers(tmp_path):
         load(tmp_path, "ml-1m", tmp_path)
 
 
-def test_a_truncated_gzip_is_named(tmp_path):
-    path = write(tmp_path / "train.txt.gz", logs(2000))
-    path.write_bytes(path.read_bytes()[:5000])
+@pytest.mark.parametrize("data", ["criteo", "interactions", "libfm"])
+@pytest.mark.parametrize("cut", [5000, 0])
+def test_a_broken_gzip_is_named(tmp_path, data, cut):
+    lines = {"criteo": logs(2000), "libfm": [f"1 {i * i}:1" for i in range(9000)]}
+    path = write(tmp_path / "train.txt.gz", lines.get(data, [f"{i} {i * i}" for i in range(9000)]))
+    path.write_bytes(path.read_bytes()[:cut] or b"this is no gzip")
     with pytest.raises(SourceError, match=r"train\.txt\.gz must be gzipped text that is whole"):
-        load(tmp_path, "criteo", path)
+        load(tmp_path, data, path)
+
+
+def test_a_binary_file_is_named(tmp_path):
+    (tmp_path / "x.bin").write_bytes(bytes(range(256)) * 40)
+    for data in ("criteo", "avazu", "libfm"):
+        with pytest.raises(SourceError, match=r"x\.bin"):
+            load(tmp_path, data, tmp_path / "x.bin")
+    with pytest.raises(SourceError, match=r"x\.bin must be a Parquet file"):
+        load(tmp_path, "parquet", tmp_path / "x.bin")
+
+
+@pytest.mark.parametrize("split", ["own", "random"])
+@pytest.mark.parametrize("data", ["criteo", "criteo-tb"])
+def test_chunks_do_not_show(tmp_path, monkeypatch, data, split):
+    for name in ("train.txt", "day_0", "day_1"):
+        write(tmp_path / name, logs(333, len(name)))
+    whole = load(tmp_path, data, tmp_path, split=split)
+    monkeypatch.setattr(coding, "CHUNK", 64)
+    parts = load(tmp_path / "again", data, tmp_path, split=split)
+    assert np.array_equal(whole.fields, parts.fields) and np.array_equal(whole.labels, parts.labels)
+    assert (whole.valid, whole.test) == (parts.valid, parts.test) and np.array_equal(whole.counts, parts.counts)
 
 
 @pytest.mark.parametrize(

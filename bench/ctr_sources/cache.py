@@ -90,15 +90,16 @@ def _make(source: Source, folder: Path, about: dict[str, Any], seed: int) -> Non
         n = _columns(source, work)
         columns = [work / f"column{f}" for f in range(len(source.fields))]
         sizes = source.sizes or tuple(coding.recode(column) for column in columns)
-        parts = _parts(np.fromfile(work / "groups", np.int32), source.split, seed)
-        held = [int((parts == p).sum()) for p in range(3)]
+        parts = _parts(work, n, source.split, seed)
+        starts = range(0, n, coding.CHUNK)
+        held = [sum(int((parts[i : i + coding.CHUNK] == p).sum()) for i in starts) for p in range(3)]
         if min(held) == 0:
             raise SourceError(
                 f"data {source.name!r} must have rows to train, validate and test on, found {held[0]}, {held[1]} and "
                 f"{held[2]} of {n}; give more rows, or --split random"
             )
         _rows(work, columns, sizes, parts, held)
-        for name in ("groups", "labels", *(c.name for c in columns)):
+        for name in ("groups", "parts", "labels", *(c.name for c in columns)):
             (work / name).unlink()
         known = {"rows": n, "train": held[0], "valid": held[1], "field_sizes": list(sizes), "item": source.item or 0}
         if source.item is None:
@@ -128,20 +129,30 @@ def _columns(source: Source, work: Path) -> int:
     return n
 
 
-def _parts(groups: npt.NDArray[np.int32], split: Split, seed: int) -> npt.NDArray[np.uint8]:
-    """0 for rows of training, 1 for those of validation, 2 for those of test."""
-    n = len(groups)
-    if split == "random":
-        return np.searchsorted([0.8, 0.9], np.random.default_rng(seed).random(n), "right").astype(np.uint8)
-    if split == "parts" and groups.max() == 2:
-        return groups.astype(np.uint8)
-    if split == "last seventh":
-        later = np.arange(n) >= n - n // 7
-    else:
-        later = groups == groups.max() if groups.max() != groups.min() else np.zeros(n, bool)
-    parts = later.astype(np.uint8)
-    at = np.flatnonzero(later)
-    parts[at[len(at) // 2 :]] = 2
+def _parts(work: Path, n: int, split: Split, seed: int) -> npt.NDArray[np.uint8]:
+    """In a file: 0 for rows of training, 1 for those of validation, 2 for those of test."""
+    groups = np.memmap(work / "groups", np.int32, "r")
+    parts = np.memmap(work / "parts", np.uint8, "w+", shape=(n,))
+    blocks = [slice(start, start + coding.CHUNK) for start in range(0, n, coding.CHUNK)]
+    rng = np.random.default_rng(seed)
+    low, high = min(groups[own].min() for own in blocks), max(groups[own].max() for own in blocks)
+    held = n // 7
+    if split != "last seventh":  # one group alone is no day after others
+        held = sum(int((groups[own] == high).sum()) for own in blocks) if high > low else 0
+    past = 0  # rows of the held part so far
+    for own in blocks:
+        block = groups[own]
+        if split == "random":
+            parts[own] = np.searchsorted([0.8, 0.9], rng.random(len(block)), "right")
+        elif split == "parts" and high == 2:
+            parts[own] = block
+        else:
+            later = (block == high) & (held > 0)
+            if split == "last seventh":
+                later = np.arange(own.start, own.start + len(block)) >= n - held
+            place = past + np.cumsum(later)
+            parts[own] = np.where(later, np.where(place > held // 2, 2, 1), 0)
+            past = int(place[-1])
     return parts
 
 

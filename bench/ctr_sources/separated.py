@@ -143,7 +143,7 @@ def _check_header(path: Path, layout: Layout) -> None:
 def _fault(path: Path, layout: Layout, fault: Exception) -> SourceError:
     """The first wrong line, found by reading the file again, slowly."""
     expected = len(layout.columns)
-    with contextlib.suppress(OSError, EOFError, UnicodeDecodeError), text(path) as lines:
+    with contextlib.suppress(OSError, SourceError), text(path) as lines:
         for number, line in enumerate(lines, 1):
             if (layout.header and number == 1) or line in ("\n", "\r\n"):
                 continue
@@ -163,7 +163,9 @@ def _fault(path: Path, layout: Layout, fault: Exception) -> SourceError:
                     return SourceError(
                         f"{at}, column {column} ({name}) must be {wanted}, found {cell!r}; mend the file"
                     )
-    return SourceError(f"{path.name} must be {'gzipped ' * (path.suffix == '.gz')}text that is whole, found: {fault}")
+    return SourceError(
+        f"{path.name} must be {'gzipped ' * (path.suffix == '.gz')}text that is whole, found: {fault}; fetch it again"
+    )
 
 
 def _number(cell: str) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,7 +59,9 @@ def find(paths: Sequence[str], names: Sequence[str], what: str, where: str) -> l
         raise SourceNotFoundError(f"{what} needs --path, its file or the folder of it, found none; get it from {where}")
     missing = [p for p in paths if not Path(p).exists()]
     if missing:
-        raise SourceNotFoundError(f"{what} must be at {missing[0]}, found nothing there; get it from {where}")
+        raise SourceNotFoundError(
+            f"{what} must be at {missing[0]}, found nothing there; get it from {where} and give --path"
+        )
     if len(paths) == 1 and Path(paths[0]).is_dir():
         found = [Path(paths[0]) / name for name in names if (Path(paths[0]) / name).exists()]
         if not found:
@@ -68,11 +72,16 @@ def find(paths: Sequence[str], names: Sequence[str], what: str, where: str) -> l
     return [Path(p) for p in paths]
 
 
-def text(path: Path) -> IO[str]:
-    """A text file, or a gzipped one, to read."""
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8")
-    return path.open(encoding="utf-8")
+@contextlib.contextmanager
+def text(path: Path) -> Iterator[IO[str]]:
+    """A text file, or a gzipped one, to read; `SourceError` where the gzip stream is not whole."""
+    try:
+        # What is no UTF-8 is seen, and refused, as what it is not.
+        kind: dict[str, Any] = {"mode": "rt", "encoding": "utf-8", "errors": "replace"}
+        with gzip.open(path, **kind) if path.suffix == ".gz" else path.open(**kind) as lines:
+            yield lines
+    except (EOFError, gzip.BadGzipFile, zlib.error) as fault:
+        raise SourceError(f"{path.name} must be gzipped text that is whole, found: {fault}; fetch it again") from fault
 
 
 def of_files(files: Sequence[Path], what: str) -> Split:

@@ -175,7 +175,7 @@ def test_the_loop_scores_candidates(monkeypatch):
     module = Scored()
     loop = train.Loop(module, ctr_models.DLRM(3, 2, (4,)), data, lambda p: pytest.fail("no step"), batch=8000, epochs=1)
     assert loop.run().epochs == {"evolve": 0}
-    assert module.calls == [(0, 0.7), (1, 0.6), ("end", "evolve")]
+    assert module.calls == [("begin", "evolve", 3), (0, 0.7), (1, 0.6), ("end", "evolve")]
 
 
 def test_early_stopping_gives_back_the_best_epoch(monkeypatch):
