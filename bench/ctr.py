@@ -158,8 +158,8 @@ def main(arguments: list[str]) -> int:
         tuned = {name: best(runs) for name, runs in _by_cell(own).items()}
     runs = list(wanted(given, about, settings, tuned))
     failed += do(runs, given, out)
-    keys = {key(run) for run in runs}
-    print(summary([run for run in stored(out) if key(run) in keys]))
+    done = {key(run): run for run in stored(out)}
+    print(summary([done[key(run)] for run in runs if key(run) in done]))
     return 1 if failed else 0
 
 

@@ -118,7 +118,7 @@ def frappe(seed: int = 0, file: Path | None = None) -> Clicks:
     rng = np.random.default_rng(seed)
     path = file or folder() / "ctr/frappe/frappe.csv.gz"
     with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
-        header, *rows = [line.rstrip("\r\n").split("\t") for line in lines]
+        header, *rows = [line.rstrip("\r\n").split("\t") for line in lines] or [[]]
     for column, (wanted, found) in enumerate(itertools.zip_longest(FRAPPE, header), 1):
         if wanted != found:
             raise SourceError(

@@ -273,6 +273,13 @@ def test_a_broken_gzip_is_named(tmp_path, data, cut):
         load(tmp_path, data, path)
 
 
+@pytest.mark.parametrize("data", ["criteo", "avazu", "frappe", "libfm", "interactions", "ml-1m", "parquet"])
+def test_an_empty_file_is_named(tmp_path, data):
+    (tmp_path / "x.txt").write_bytes(b"")
+    with pytest.raises(SourceError, match=r"x\.txt"):
+        load(tmp_path, data, tmp_path / "x.txt")
+
+
 def test_a_binary_file_is_named(tmp_path):
     (tmp_path / "x.bin").write_bytes(bytes(range(256)) * 40)
     for data in ("criteo", "avazu", "libfm"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def of_pairs(paths: Sequence[str], seed: int, name: str | None, separator: str |
 
     One file, or a folder's train and test files. Of one file each user's last fifth of items, the file's order being
     that of time, is validation and test; as in two files, what is not training is halved at random. Interactions are
-    held in memory: 16 bytes each, and the names of users and items.
+    held in memory.
     """
     files = [Path(p) for p in paths]
     if len(files) == 1 and files[0].is_dir():
@@ -57,7 +58,7 @@ def _pairs(name: str, files: Sequence[Path], seed: int, separator: str | None) -
     items: dict[str, int] = {}
     parts = []
     for path in files:
-        found = []
+        found = array("q")
         with text(path) as lines:
             for number, line in enumerate(lines, 1):
                 cells = line.split(separator)
@@ -69,8 +70,13 @@ def _pairs(name: str, files: Sequence[Path], seed: int, separator: str | None) -
                 if separator:  # the rest is a rating and its time
                     del cells[2:]
                 user = users.setdefault(cells[0], len(users))
-                found += [(user, items.setdefault(cell, len(items))) for cell in cells[1:]]
-        parts.append(np.array(found, np.int64).reshape(-1, 2))
+                for cell in cells[1:]:
+                    found.extend((user, items.setdefault(cell, len(items))))
+        if not found:
+            raise SourceError(
+                f"{path.name} must have interactions, a user and items a line, found none; check the file"
+            )
+        parts.append(np.frombuffer(found, np.int64).reshape(-1, 2))
     positives = np.concatenate(parts)
     later = np.arange(len(positives)) >= len(parts[0]) if len(parts) == 2 else _last_fifth(positives[:, 0])
     sizes = (len(users), len(items))

@@ -134,7 +134,7 @@ def _hours(column: pa.ChunkedArray) -> bool:
 
 def _check_header(path: Path, layout: Layout) -> None:
     with text(path) as lines:
-        found = next(lines).rstrip("\r\n").split(layout.separator)
+        found = next(lines, "").rstrip("\r\n").split(layout.separator)
     for i, (name, own) in enumerate(zip(layout.columns, found, strict=False)):
         if name != own:
             raise SourceError(f"{path.name}, line 1, column {i + 1} must be {name!r}, found {own!r}; check the file")
