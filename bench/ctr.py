@@ -39,6 +39,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "ml-1m": {"batch": 16384, "lr": 0.01, "epochs": 3},
     "frappe": {"batch": 4096, "lr": 0.005, "epochs": 8},
 }
+# One epoch: `dhe` alone takes minutes for each.
+QUICK_SETTINGS = {"batch": 4096, "lr": 0.01, "epochs": 1}
 FILE = timing.RESULTS / "ctr.jsonl"
 # What of the options decides the data.
 GIVEN = (
@@ -137,7 +139,8 @@ def main(arguments: list[str]) -> int:
     print(
         f"{source.name}: {len(data.labels):,} rows, {len(data.field_sizes)} fields, {sum(data.field_sizes):,} features"
     )
-    base = {**{"batch": 4096, "lr": 0.002, "epochs": 10}, **SETTINGS.get(given.data, {})}
+    base = {"batch": 4096, "lr": 0.002, "epochs": 10, **SETTINGS.get(given.data, {})}
+    base = QUICK_SETTINGS if given.quick else base
     settings = {
         "batch": given.batch or base["batch"], "lr": given.lr or base["lr"], "embedding_lr": given.embedding_lr,
         "epochs": given.epochs or base["epochs"], "patience": given.patience, "evaluations": given.evaluations,
@@ -203,7 +206,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     runs.add_argument("--out", default=str(FILE), help="JSON lines, appended to")
     runs.add_argument("--jobs", type=_positive, help="runs side by side; 1, or 2 with --quick")
     runs.add_argument("--threads", type=_positive, default=1, help="of torch in each run")
-    runs.add_argument("--quick", action="store_true", help="two budgets, one seed, two jobs")
+    runs.add_argument("--quick", action="store_true", help="two budgets, one seed, one epoch, two jobs")
     runs.add_argument("--tune", type=_positive, default=0, metavar="N", help="learning rates tried for each method")
     training = parser.add_argument_group("training")
     training.add_argument("--batch", type=_positive)

@@ -120,6 +120,18 @@ def test_tuning_gives_each_method_the_same_trials_and_keeps_the_best(options, tm
     assert chosen["compo"] == min(tried["compo"], key=lambda lr: abs(lr - 0.001))
 
 
+def test_quick_is_two_budgets_of_one_epoch_and_can_be_changed(options, tmp_path, monkeypatch):
+    serve = {"1": 1, "128": 1, "10000": 1}
+    measured = {**dict.fromkeys(KEYS - set(ctr.KEY), 1.0), "serve": serve}
+    monkeypatch.setattr(ctr, "_process", lambda run, given: measured)
+    given = [*options, "--quick", "--methods", "compo", "--lr", "0.5"]
+    at = given.index("--epochs")
+    assert ctr.main(given[:at] + given[at + 2 :]) == 0
+    runs = lines(tmp_path / "runs.jsonl")
+    assert sorted((r["method"], r["budget"]) for r in runs if r["budget"]) == [("compo", 0.1), ("compo", 0.5)]
+    assert {(r["settings"]["epochs"], r["settings"]["lr"], r["settings"]["batch"]) for r in runs} == {(1, 0.5, 500)}
+
+
 def test_trials_are_log_uniform_after_the_given_settings():
     trials = ctr_tune.candidates({"lr": 0.5, "embedding_lr": None}, 400)
     assert trials[0] == {"lr": 0.5, "embedding_lr": None}
