@@ -25,13 +25,20 @@ def main() -> None:
         "words",
         "modules",
         "learn",
+        "ctr",
         "report",
         "all",
     ]
     parser.add_argument("what", choices=parts, nargs="?", default="all")
     parser.add_argument("--quick", action="store_true", help="small tables: to see that it runs, not to quote")
     parser.add_argument("--dir", default=None, help="where tables are written (needs about 30 GB without --quick)")
+    if sys.argv[1:2] == ["ctr"]:  # has options of its own, --quick too
+        from . import ctr
+
+        sys.exit(ctr.main(sys.argv[2:]))
     given, rest = parser.parse_known_args()
+    if given.what == "ctr":
+        parser.error("options must come after ctr")
     if given.what == "learn":  # hours, and needs torch: not part of all
         from . import learn
 

@@ -7,6 +7,7 @@ hold positives only; negatives are drawn by seed, two for each positive.
 from __future__ import annotations
 
 import gzip
+import itertools
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from embstore.errors import SourceError
+
 Ids = npt.NDArray[np.int64]
 NEGATIVES = 2
+FRAPPE = (
+    "user", "item", "cnt", "daytime", "weekday", "isweekend", "homework", "cost", "weather", "country", "city",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -73,8 +79,8 @@ def load(name: str, seed: int = 0) -> Clicks:
     return {"ml-1m": movielens, "frappe": frappe}[name](seed)
 
 
-def movielens(seed: int = 0) -> Clicks:
-    """MovieLens-1M as implicit feedback: (user, item), 1 for what the user rated.
+def movielens(seed: int = 0, where: Path | None = None) -> Clicks:
+    """MovieLens-1M as implicit feedback, of the files in folder `where`: (user, item), 1 for what the user rated.
 
     The files list interactions without their ratings, split by the authors into train and test; the test list is
     halved at random into validation and test. Negatives are uniform over the items that the user never rated.
@@ -82,8 +88,8 @@ def movielens(seed: int = 0) -> Clicks:
     rng = np.random.default_rng(seed)
     parts = []
     for part in ("train", "test"):
-        with gzip.open(folder() / f"rec/ml-1m/{part}.txt.gz", "rt") as lines:
-            lists = [np.array(line.split(), np.int64) for line in lines]
+        with gzip.open((where or folder() / "rec/ml-1m") / f"{part}.txt.gz", "rt") as lines:
+            lists = [_integers(f"{part}.txt.gz", number, line.split()) for number, line in enumerate(lines, 1)]
         users = np.repeat([row[0] for row in lists], [len(row) - 1 for row in lists])
         parts.append(np.stack([users, np.concatenate([row[1:] for row in lists])], axis=1))
     positives = np.concatenate(parts)
@@ -91,7 +97,7 @@ def movielens(seed: int = 0) -> Clicks:
     rated = np.zeros(sizes, bool)
     rated[positives[:, 0], positives[:, 1]] = True
     users = np.repeat(positives[:, 0], NEGATIVES)
-    items = _draw(rng, sizes[1], lambda at, items: rated[users[at], items], len(users))
+    items = draw(rng, sizes[1], lambda at, items: rated[users[at], items], len(users))
     fields = np.concatenate([positives, np.stack([users, items], axis=1)])
     first = len(parts[0])
     in_train = np.concatenate(
@@ -103,15 +109,24 @@ def movielens(seed: int = 0) -> Clicks:
     return Clicks("ml-1m", fields, labels, sizes, np.flatnonzero(in_train), later[:half], later[half:], item=1)
 
 
-def frappe(seed: int = 0) -> Clicks:
+def frappe(seed: int = 0, file: Path | None = None) -> Clicks:
     """Frappe: which app a user ran in a context; ten fields, split 7:2:1 at random, as in He and Chua (SIGIR 2017).
 
     Negatives are uniform over the apps that the user did not run in the same context. Their draw is not that of the
     published split, whose training part is not to be had.
     """
     rng = np.random.default_rng(seed)
-    with gzip.open(folder() / "ctr/frappe/frappe.csv.gz", "rt", encoding="utf-8") as lines:
-        header, *rows = [line.rstrip("\n").split("\t") for line in lines]
+    path = file or folder() / "ctr/frappe/frappe.csv.gz"
+    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
+        header, *rows = [line.rstrip("\r\n").split("\t") for line in lines] or [[]]
+    for column, (wanted, found) in enumerate(itertools.zip_longest(FRAPPE, header), 1):
+        if wanted != found:
+            raise SourceError(
+                f"{path.name}, line 1, column {column} must be {wanted!r}, found {found!r}; check the file"
+            )
+    for number, row in enumerate(rows, 2):
+        if len(row) != len(header):
+            raise SourceError(f"{path.name}, line {number} must have {len(header)} columns, found {len(row)}; mend it")
     columns = [np.array(column) for name, column in zip(header, zip(*rows, strict=True), strict=True) if name != "cnt"]
     coded = [np.unique(column, return_inverse=True) for column in columns]
     sizes = tuple(len(values) for values, _ in coded)
@@ -125,12 +140,19 @@ def frappe(seed: int = 0) -> Clicks:
         return ran[np.searchsorted(ran, key).clip(max=len(ran) - 1)] == key
 
     negatives = np.repeat(positives, NEGATIVES, axis=0)
-    negatives[:, 1] = _draw(rng, sizes[1], known, len(negatives))
+    negatives[:, 1] = draw(rng, sizes[1], known, len(negatives))
     fields = np.concatenate([positives, negatives])
     order = rng.permutation(len(fields))
     a, b = int(0.7 * len(order)), int(0.9 * len(order))
     labels = _labels(len(positives))
     return Clicks("frappe", fields, labels, sizes, order[:a], order[a:b], order[b:], item=1)
+
+
+def _integers(file: str, line: int, cells: list[str]) -> Ids:
+    for column, cell in enumerate(cells, 1):
+        if not cell.isdigit():
+            raise SourceError(f"{file}, line {line}, column {column} must be an integer, found {cell!r}; mend it")
+    return np.array(cells, np.int64)
 
 
 def generated(n: int = 40_000, field_sizes: tuple[int, ...] = (2000, 1000, 10), seed: int = 0) -> Clicks:
@@ -157,7 +179,7 @@ def _power_law(rng: np.random.Generator, size: int, n: int) -> Ids:
     return rng.permutation(size)[rng.choice(size, n, p=weights / weights.sum())].astype(np.int64)
 
 
-def _draw(rng: np.random.Generator, size: int, refused, n: int) -> Ids:  # type: ignore[no-untyped-def]
+def draw(rng: np.random.Generator, size: int, refused, n: int) -> Ids:  # type: ignore[no-untyped-def]
     """n items, each uniform over those that `refused(positions, items)` lets pass."""
     items = rng.integers(0, size, n)
     at = np.arange(n)

@@ -22,8 +22,7 @@ import torch
 import embstore.nn as enn
 from embstore import errors
 
-from . import ctr_data, ctr_models, metrics, timing
-from .train import Loop
+from . import ctr_data, ctr_run, metrics, timing
 
 FULL = "float32"
 DIM = 16
@@ -44,20 +43,9 @@ def train(data: ctr_data.Clicks, method: str, budget: float | None, seed: int, s
     """One training; `reason` in place of measures where the method cannot reach the budget."""
     sizes = data.field_sizes
     try:
-        module = enn.embedding(
-            method, embedding_dim=DIM, field_sizes=sizes, budget=budget, counts=data.counts, seed=seed, **config
-        )
+        module, outcome, training = ctr_run.fit(data, method, budget, seed, {**settings, "dim": DIM}, **config)
     except errors.BudgetError as refused:
         return {"reason": str(refused)}
-    torch.manual_seed(seed)
-    model = ctr_models.MODELS[settings["model"]](len(sizes), DIM)
-
-    def optimizer(parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.Adam([p for p in parameters if p.requires_grad], settings["lr"])
-
-    loop = Loop(module, model, data, optimizer, batch=settings["batch"], epochs=settings["epochs"], seed=seed)
-    training = module.nbytes_training("adam")
-    outcome = loop.run()  # the bytes of what is searched for are known after it
     return {
         "ratio": module.nbytes_inference() / (4 * DIM * sum(sizes)),
         "training_ratio": training / (12 * DIM * sum(sizes)),

@@ -26,3 +26,10 @@ def log_loss(labels: npt.ArrayLike, logits: npt.ArrayLike) -> float:
     """Mean binary cross-entropy in nats, from logits."""
     z, y = np.asarray(logits, np.float64), np.asarray(labels, np.float64)
     return float(np.mean(np.logaddexp(0, z) - y * z))
+
+
+def calibration(labels: npt.ArrayLike, logits: npt.ArrayLike) -> float:
+    """Mean predicted probability over the mean label: 1 where they agree; NaN without a positive."""
+    z, y = np.asarray(logits, np.float64), np.asarray(labels, np.float64)
+    predicted = np.exp(-np.logaddexp(0, -z))
+    return float(predicted.mean() / y.mean()) if y.any() else float("nan")

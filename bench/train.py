@@ -18,10 +18,11 @@ from __future__ import annotations
 
 import copy
 import math
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -29,22 +30,39 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as criterion
 
 from .ctr_data import Clicks, Ids
-from .metrics import auc, log_loss
+from .ctr_sources import Mapped
+from .metrics import auc, calibration, log_loss
 
 # Stages that end when validation does, at their best epoch. The others follow a schedule and run whole.
 STOPPED_EARLY = ("train", "retrain")
+Rows = Ids | range
+# Rows of files are read in blocks, in random order, and shuffled within windows that are held in memory.
+BLOCK, WINDOW = 1 << 8, 1 << 18
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Where a training ended: AUC and log-loss by part, epochs of each stage, seconds."""
+    """Where a training ended.
+
+    Attributes
+    ----------
+    valid_auc, test_auc, valid_loss, test_loss : AUC and log-loss by part.
+    test_calibration : mean prediction over mean label.
+    epochs : of each stage.
+    seconds, seconds_to_best : of all stages, evaluations included; to the evaluation whose weights were kept.
+    step_ms, harness_ms : mean milliseconds of a step, and how many of them were spent outside model and module.
+    """
 
     valid_auc: float
     test_auc: float
     valid_loss: float
     test_loss: float
+    test_calibration: float
     epochs: dict[str, int]
     seconds: float
+    seconds_to_best: float
+    step_ms: float
+    harness_ms: float
 
 
 class Loop:
@@ -54,9 +72,11 @@ class Loop:
     ----------
     module : (batch, fields) ids to (batch, fields, dim), with the hooks of `embstore.nn`.
     model : (batch, fields, dim) to logits.
+    data : in memory, or mapped from files.
     optimizer : parameters to an optimizer; called at the start of each stage.
-    batch, epochs, patience : samples a step; most epochs a stage; epochs without a better validation AUC before an
-        early stop.
+    batch, epochs : samples a step; most epochs a stage.
+    patience : evaluations without a better validation AUC before an early stop.
+    evaluations : an epoch.
     seed : of the order of samples.
     """
 
@@ -64,42 +84,50 @@ class Loop:
         self,
         module: Any,
         model: nn.Module,
-        data: Clicks,
+        data: Clicks | Mapped,
         optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
         *,
         batch: int,
         epochs: int,
         patience: int = 1,
+        evaluations: int = 1,
         seed: int = 0,
     ) -> None:
         self.module, self.model, self.data, self.make_optimizer = module, model, data, optimizer
-        self.batch, self.epochs, self.patience = batch, epochs, patience
+        self.batch, self.epochs, self.patience, self.evaluations = batch, epochs, patience, evaluations
         self._rng = np.random.default_rng(seed)
-        self._ids, self._labels = torch.from_numpy(data.fields), torch.from_numpy(data.labels)
         self._step = 0
         self._first = copy.deepcopy(model.state_dict())
+        self._start = self._best_at = self._working = self._elapsed = 0.0
 
     def run(self) -> Outcome:
         """Every stage of the module, then the measures."""
-        start = time.perf_counter()
+        self._start = time.perf_counter()
         epochs = {stage.name: self._stage(stage) for stage in self.module.stages()}
-        seconds = time.perf_counter() - start
-        data = self.data
+        seconds = time.perf_counter() - self._start
+        data, steps = self.data, max(self._step, 1)
         valid, test = self.logits(data.valid), self.logits(data.test)
         return Outcome(
-            auc(data.labels[data.valid], valid),
-            auc(data.labels[data.test], test),
-            log_loss(data.labels[data.valid], valid),
-            log_loss(data.labels[data.test], test),
+            auc(self._labels(data.valid), valid),
+            auc(self._labels(data.test), test),
+            log_loss(self._labels(data.valid), valid),
+            log_loss(self._labels(data.test), test),
+            calibration(self._labels(data.test), test),
             epochs,
             seconds,
+            self._best_at or seconds,
+            1000 * self._elapsed / steps,
+            1000 * (self._elapsed - self._working) / steps,
         )
 
-    def logits(self, rows: Ids) -> np.ndarray:
+    def logits(self, rows: Rows) -> np.ndarray:
         """Predictions in evaluation mode."""
         self._mode(False)
         with torch.no_grad():
-            parts = [self.model(self.module(self._ids[at])) for at in torch.from_numpy(rows).split(1 << 16)]
+            parts = [
+                self.model(self.module(_tensor(_at(self.data.fields, rows[i : i + (1 << 16)]), np.int64)))
+                for i in range(0, len(rows), 1 << 16)
+            ]
         return torch.cat(parts).numpy()
 
     def _stage(self, stage: Any) -> int:
@@ -113,25 +141,45 @@ class Loop:
             self.module.end_of_stage(stage.name)
             return 0
         optimizer = self.make_optimizer([p for part in (self.module, self.model) for p in part.parameters()])
+        with tempfile.TemporaryFile() as kept:
+            epoch = self._epochs(stage, optimizer, kept)
+        self.module.end_of_stage(stage.name)
+        return epoch
+
+    def _epochs(self, stage: Any, optimizer: torch.optim.Optimizer, kept: IO[bytes]) -> int:
+        """Train until the epochs or the patience are over; the best weights wait in file `kept`, not in memory."""
         early = stage.name in STOPPED_EARLY
-        best, kept, waited, epoch = -1.0, None, 0, 0
+        steps = math.ceil(len(self.data.train) / self.batch)
+        every = math.ceil(steps / self.evaluations)
+        best, waited, epoch = -1.0, 0, 0
         while epoch < self.epochs and waited <= self.patience:
-            self._mode(True)
+            epoch += 1
             others = self._batches(self.data.valid, forever=True) if stage.needs == "validation" else None
-            for at in self._batches(self.data.train):
+            training = self._batches(self.data.train)
+            self._mode(True)
+            for step in range(1, steps + 1):
+                start = time.perf_counter()
                 if others is not None:
                     self._train_on(next(others), optimizer, validation=True)
-                self._train_on(at, optimizer, validation=False)
-            epoch += 1
-            if early:
+                self._train_on(next(training), optimizer, validation=False)
+                self._elapsed += time.perf_counter() - start
+                if not early or (step % every and step < steps):
+                    continue
                 found = self._validation_auc()
+                self._mode(True)
                 waited = 0 if found > best else waited + 1
                 if found > best:
-                    best, kept = found, copy.deepcopy((self.module.state_dict(), self.model.state_dict()))
-        if kept is not None:
-            self.module.load_state_dict(kept[0])
-            self.model.load_state_dict(kept[1])
-        self.module.end_of_stage(stage.name)
+                    best = found
+                    kept.seek(0)
+                    torch.save((self.module.state_dict(), self.model.state_dict()), kept)
+                    self._best_at = time.perf_counter() - self._start
+                if waited > self.patience:
+                    break
+        if best >= 0:
+            kept.seek(0)
+            weights = torch.load(kept, weights_only=False)
+            self.module.load_state_dict(weights[0])
+            self.model.load_state_dict(weights[1])
         return epoch
 
     def _steps(self, stage: Any) -> int:
@@ -139,11 +187,15 @@ class Loop:
         passes = 2 if stage.needs == "validation" else 1
         return self.epochs * passes * math.ceil(len(self.data.train) / self.batch)
 
-    def _validation_auc(self) -> float:
-        return auc(self.data.labels[self.data.valid], self.logits(self.data.valid))
+    def _labels(self, rows: Rows) -> np.ndarray:
+        return _at(self.data.labels, rows)
 
-    def _train_on(self, at: Tensor, optimizer: torch.optim.Optimizer, validation: bool) -> None:
-        ids, labels = self._ids[at], self._labels[at]
+    def _validation_auc(self) -> float:
+        return auc(self._labels(self.data.valid), self.logits(self.data.valid))
+
+    def _train_on(self, batch: tuple[Tensor, Tensor], optimizer: torch.optim.Optimizer, validation: bool) -> None:
+        start = time.perf_counter()
+        ids, labels = batch
         self.module.before_step(self._step, validation)
 
         def loss() -> Tensor:
@@ -159,14 +211,47 @@ class Loop:
         self.module.second_pass(loss)
         self.module.after_step(self._step)
         self._step += 1
+        self._working += time.perf_counter() - start
 
-    def _batches(self, rows: Ids, forever: bool = False) -> Iterator[Tensor]:
-        """Rows in a new random order, cut into batches; the last, shorter one too."""
+    def _batches(self, rows: Rows, forever: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
+        """Ids and labels of rows in a new random order, cut into batches; the last, shorter one too."""
         while True:
-            yield from torch.from_numpy(self._rng.permutation(rows)).split(self.batch)
+            for ids, labels in batches(self.data, rows, self.batch, self._rng):
+                yield _tensor(ids, np.int64), _tensor(labels, np.float32)
             if not forever:
                 return
 
     def _mode(self, training: bool) -> None:
         self.module.train(training)
         self.model.train(training)
+
+
+def batches(
+    data: Clicks | Mapped, rows: Rows, batch: int, rng: np.random.Generator
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Ids and labels of `rows`, each once, in random order and `batch` at a time; the last batch may be shorter."""
+    if not isinstance(rows, range):
+        order = rng.permutation(rows)
+        for i in range(0, len(order), batch):
+            yield data.fields[order[i : i + batch]], data.labels[order[i : i + batch]]
+        return
+    starts = rng.permutation(np.arange(rows.start, rows.stop, BLOCK))
+    ids, labels = data.fields[:0], data.labels[:0]
+    for window in range(0, len(starts), WINDOW // BLOCK):
+        blocks = [slice(a, min(a + BLOCK, rows.stop)) for a in starts[window : window + WINDOW // BLOCK]]
+        ids = np.concatenate([ids, *(data.fields[block] for block in blocks)])
+        labels = np.concatenate([labels, *(data.labels[block] for block in blocks)])
+        order = rng.permutation(len(ids))
+        last = window + WINDOW // BLOCK >= len(starts)
+        whole = len(ids) if last else len(ids) // batch * batch
+        for i in range(0, whole, batch):
+            yield ids[order[i : i + batch]], labels[order[i : i + batch]]
+        ids, labels = ids[order[whole:]], labels[order[whole:]]  # for the next window
+
+
+def _at(values: np.ndarray, rows: Rows) -> np.ndarray:
+    return np.asarray(values[rows.start : rows.stop] if isinstance(rows, range) else values[rows])
+
+
+def _tensor(values: np.ndarray, dtype: type) -> Tensor:
+    return torch.from_numpy(values.astype(dtype, copy=False))

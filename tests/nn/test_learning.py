@@ -144,11 +144,11 @@ def test_the_model_does_not_learn_from_validation_data():
     before = [p.detach().clone() for p in model.parameters()]
     loop = train.Loop(module, model, clicks(), lambda p: torch.optim.SGD(p, 0.1), batch=8000, epochs=1)
     optimizer = torch.optim.SGD([*module.parameters(), *model.parameters()], 0.1)
-    at = torch.arange(100)
-    loop._train_on(at, optimizer, validation=True)
+    batch = (torch.from_numpy(clicks().fields[:100]), torch.from_numpy(clicks().labels[:100]))
+    loop._train_on(batch, optimizer, validation=True)
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     assert module.weight.grad is not None
-    loop._train_on(at, optimizer, validation=False)
+    loop._train_on(batch, optimizer, validation=False)
     assert not all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
@@ -175,7 +175,7 @@ def test_the_loop_scores_candidates(monkeypatch):
     module = Scored()
     loop = train.Loop(module, ctr_models.DLRM(3, 2, (4,)), data, lambda p: pytest.fail("no step"), batch=8000, epochs=1)
     assert loop.run().epochs == {"evolve": 0}
-    assert module.calls == [(0, 0.7), (1, 0.6), ("end", "evolve")]
+    assert module.calls == [("begin", "evolve", 3), (0, 0.7), (1, 0.6), ("end", "evolve")]
 
 
 def test_early_stopping_gives_back_the_best_epoch(monkeypatch):
