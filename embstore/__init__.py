@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from .advice import advise as advise
     from .compression import compress as compress
     from .exchange import from_faiss as from_faiss
     from .exchange import to_faiss as to_faiss
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _PUBLIC = {
     "compress": "compression",
+    "advise": "advice",
     "open": "table",
     "Table": "table",
     "open_set": "table_set",
@@ -42,6 +44,7 @@ __all__ = [
     "Table",
     "TableSet",
     "__version__",
+    "advise",
     "compress",
     "from_faiss",
     "get_num_threads",

@@ -92,7 +92,7 @@ def compare(
     """
     with open_rows(source, None, options) as opened:
         shape = opened.shape
-        rows = _sample(opened, max_rows, np.random.default_rng(seed))
+        _, rows = draw_rows(opened, max_rows, np.random.default_rng(seed))
     if len(rows) <= k:
         raise ConfigError(f"a comparison with recall@{k} needs at least {k + 1} rows, found {len(rows)}; lower k")
     rng = np.random.default_rng(seed + 1)
@@ -114,7 +114,8 @@ def compare(
     return done
 
 
-def _sample(source: RowSource, max_rows: int, rng: np.random.Generator) -> F32:
+def draw_rows(source: RowSource, max_rows: int, rng: np.random.Generator) -> tuple[npt.NDArray[np.int64], F32]:
+    """Ids and values of at most `max_rows` rows drawn uniformly, in id order; `SourceError` for NaN and infinity."""
     n, dim = source.shape.num_embeddings, source.shape.embedding_dim
     wanted = np.sort(rng.choice(n, min(max_rows, n), replace=False))
     rows = np.empty((len(wanted), dim), np.float32)
@@ -122,7 +123,7 @@ def _sample(source: RowSource, max_rows: int, rng: np.random.Generator) -> F32:
         low, high = np.searchsorted(wanted, (chunk.start, chunk.start + len(chunk.rows)))
         check_finite(chunk.rows, chunk.start, source.name)
         rows[low:high] = chunk.rows[wanted[low:high] - chunk.start]
-    return rows
+    return wanted, rows
 
 
 def _others(table: Table, rows: F32, asked: npt.NDArray[np.int64], k: int, metric: Any) -> npt.NDArray[np.int64]:

@@ -48,9 +48,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     # Table and index in one hand: it knows layouts of methods, and stores what it reads.
     "exchange": ONLINE | {"methods", "transforms", "kmeans", "table", "search", "compression"},
     "compare": ONLINE | {"table", "compression"},
+    "advice": ONLINE | {"table", "compression", "compare"},
     "nn": {"errors", "arrays", "method", "methods", "registry", "pipeline", "table", "table_set", "compression"},
     "cli": ONLINE
-    | {"transforms", "table", "table_set", "compression", "search", "report", "export", "compare", "exchange"},
+    | {"transforms", "table", "table_set", "compression", "search", "report", "export", "compare", "exchange"}
+    | {"advice"},
 }
 
 # Imported when first needed, so that `import embstore` and `embstore --help` do not pay for them.

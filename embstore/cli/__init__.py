@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 # Importing a command registers it.
-from . import compare, compress, export, import_, index, inspect, lookup, methods, search, verify  # noqa: F401
+from . import advise, compare, compress, export, import_, index, inspect, lookup, methods, search, verify  # noqa: F401
 from ._errors import fail
 from ._shared import app
 

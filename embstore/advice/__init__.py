@@ -1,0 +1,318 @@
+"""Which method suits a table: the likely ones tried on a sample of it, and what each would come to on the whole."""
+
+from __future__ import annotations
+
+import functools
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from ..arrays import TableShape
+from ..compression import Budget, open_rows, parse_budget
+from ..errors import BudgetError, ConfigError
+from . import trial
+from .candidates import Candidate, Family, bits_per_value, each, families
+from .sample import Metric, Sample, draw
+from .trial import Trial
+
+Need = Literal["error", "search", "lookup"]
+
+# Rows and queries of the first round, and of the second where rows are not long.
+_FIRST_ROWS, _FIRST_QUERIES = 3000, 50
+_ROWS, _VALUES, _FEWEST = 20_000, 1 << 21, 4000
+# What the first round may be wrong by, in error, recall and bytes, and how many go on to the second.
+_ERROR_SLACK, _RECALL_SLACK, _STEP_SLACK, _FINALISTS = 1.35, 0.06, 5, 4
+# need="lookup" gives up a factor in error for speed: what a bit a value is worth.
+_WORTH = 4.0
+# Sizes are searched in steps of this ratio, down to this many bits a value.
+_RATIO, _LEAST_BITS = 1.02, 0.02
+
+
+@dataclass(frozen=True)
+class Option:
+    """One method, and what is predicted of it for the whole table.
+
+    Attributes
+    ----------
+    method, config, budget : as `compress` takes them; `arguments` are the same as keywords.
+    nbytes : bytes of everything stored, exact.
+    bits_per_value : of those, for each value of the source.
+    error : relative squared error, sum((decoded - original)²) / sum(original²).
+    recall : share of the k nearest rows of the whole table that a search of the codes finds, estimated among the rows
+        sampled and the nearest rows of each query.
+    lookup_us : microseconds a row, on one core, here.
+    compress_seconds : to fit and encode, on the cores used here; None for those dropped early.
+    sample_rows : rows it was tried on; fewer for those that were dropped early.
+    """
+
+    method: str
+    config: dict[str, Any]
+    budget: int | None
+    nbytes: int
+    bits_per_value: float
+    error: float
+    recall: float
+    lookup_us: float
+    compress_seconds: float | None
+    sample_rows: int
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Keywords of `compress`."""
+        return {"method": self.method, **({} if self.budget is None else {"budget": self.budget}), **self.config}
+
+    def command(self, source: str, dest: str, *more: str) -> str:
+        """The `embstore compress` command with options `more`, quoted for a shell."""
+        words = ["embstore", "compress", source, dest, "--method", self.method]
+        if self.budget is not None:
+            words += ["--budget", str(self.budget)]
+        for name, value in self.config.items():
+            words += ["--set", f"{name}={value}"]
+        return shlex.join([*words, *more])
+
+
+@dataclass(frozen=True)
+class Advice:
+    """The method to take and those it was chosen from.
+
+    Attributes
+    ----------
+    best : the recommendation, one of `options`.
+    options : those of the second round, best first, then those dropped after the first.
+    shape : of the table.
+    sample_rows, queries : that the recommendation rests on; `sample_rows` of all rows makes error and recall exact.
+    """
+
+    best: Option
+    options: tuple[Option, ...]
+    shape: TableShape
+    sample_rows: int
+    queries: int
+
+    def asdict(self) -> dict[str, Any]:
+        """All of it, JSON-able."""
+        return asdict(self)
+
+
+def advise(
+    source: Any,
+    *,
+    budget: Budget | None = None,
+    max_loss: float | None = None,
+    min_recall: float | None = None,
+    need: Need = "error",
+    k: int = 10,
+    metric: Metric = "cosine",
+    sample: int | None = None,
+    queries: int = 200,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+    **options: Any,
+) -> Advice:
+    """Recommend a method for a table, from trials on a sample of its rows.
+
+    Give one of `budget`, `max_loss` and `min_recall`. All candidates are tried on 3,000 rows, the best of them again on
+    `sample` rows. Methods that need counts, keys or training with a model are not among them, nor `dedup`, whose size
+    no sample tells.
+
+    Parameters
+    ----------
+    source, options : as `compress` takes them.
+    budget : bytes not to exceed, as `compress` takes it: the method of least error.
+    max_loss : relative squared error not to exceed: the fewest bytes.
+    min_recall : recall@k to reach: the fewest bytes.
+    need : with a budget, what counts: "error" the least error; "search" the best recall; "lookup" the fastest lookups
+        among those of at most four times the least error.
+    k, queries, metric : recall@k of that many sampled rows as queries, none being its own neighbour.
+    sample : rows to try the best on; by default 20,000, fewer where rows have more than 100 values.
+    seed : of everything drawn, and of `compress`.
+    progress : called with each method before it is tried.
+
+    Raises `BudgetError` where no method is small or good enough, naming the nearest; `ConfigError` for fewer than
+    k + 1 rows or arguments that make no sense; `SourceError` for NaN and infinity among sampled rows.
+    """
+    _check(budget, max_loss, min_recall, need, sample)
+    with open_rows(source, None, options) as opened:
+        shape = opened.shape
+        if shape.num_embeddings <= k:
+            raise ConfigError(f"recall@{k} needs at least {k + 1} rows, found {shape.num_embeddings}; lower k")
+        if budget is not None:
+            _check_floor(shape, parse_budget(budget, shape), budget)
+        rng = np.random.default_rng(seed)
+        rows = sample or max(_FEWEST, min(_ROWS, _VALUES // shape.embedding_dim))
+        second = draw(opened, rows, queries, metric, rng)
+    trials = _Trials(second.smaller(_FIRST_ROWS, _FIRST_QUERIES, rng), second, k, seed, progress)
+    if budget is not None:
+        return _within(parse_budget(budget, shape), need, trials)
+    if max_loss is not None:
+        return _smallest(lambda t: t.error <= max_loss, f"lose at most {max_loss:g}", lambda t: t.error, trials)
+    return _smallest(
+        lambda t: t.recall >= (min_recall or 0), f"reach a recall@{k} of {min_recall:g}", lambda t: -t.recall, trials
+    )
+
+
+def _check(budget: Any, max_loss: Any, min_recall: Any, need: Any, sample: Any) -> None:
+    given = [n for n, v in (("budget", budget), ("max_loss", max_loss), ("min_recall", min_recall)) if v is not None]
+    if len(given) != 1:
+        raise ConfigError(f"advice needs one of budget, max_loss and min_recall, found {' and '.join(given) or 'none'}")
+    for name, value in (("max_loss", max_loss), ("min_recall", min_recall)):
+        if value is not None and not (isinstance(value, (int, float)) and 0 < value <= 1):
+            raise ConfigError(f"{name} must be above 0 and at most 1, found {value!r}; 0.01 is one in a hundred")
+    if need not in ("error", "search", "lookup"):
+        raise ConfigError(f'need must be "error", "search" or "lookup", found {need!r}')
+    if need != "error" and budget is None:
+        raise ConfigError(f"need={need!r} chooses within a budget, found none; give one")
+    if sample is not None and (type(sample) is not int or sample < 100):
+        raise ConfigError(f"sample must be an integer of at least 100 rows, found {sample!r}; leave it out")
+
+
+def _check_floor(shape: TableShape, limit: int, given: Budget) -> None:
+    if next(each(shape, limit), None) is not None:
+        return
+    low, high = limit, shape.nbytes_float32
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if next(each(shape, middle), None) is not None else (middle, high)
+    least = next(each(shape, high))
+    raise BudgetError(
+        f"no method takes at most {limit:,} bytes for {shape.num_embeddings:,} x {shape.embedding_dim}, found a budget "
+        f"of {given!r}; the least is {least.nbytes:,} bytes by {least.text!r}"
+    )
+
+
+class _Trials:
+    """Trials in two rounds, each method once in each."""
+
+    def __init__(
+        self, first: Sample, second: Sample, k: int, seed: int, progress: Callable[[str], None] | None
+    ) -> None:
+        self.first, self.second, self.shape = first, second, second.shape
+        self._k, self._seed, self._progress = k, seed, progress
+        self._done: dict[tuple[str, int], tuple[Candidate, Trial]] = {}
+
+    def run(self, candidate: Candidate, sample: Sample) -> Trial:
+        key = (repr(candidate.method), sample.rows)
+        if key not in self._done:
+            if self._progress is not None:
+                self._progress(f"{candidate.text}, {bits_per_value(self.shape, candidate.nbytes):.2f} bits a value")
+            self._done[key] = (candidate, trial.run(candidate.method, sample, self._k, self._seed))
+        return self._done[key][1]
+
+    def option(self, candidate: Candidate) -> Option:
+        """What is known of a candidate, from the larger sample if it was tried on that."""
+        tried = [self._done.get((repr(candidate.method), s.rows)) for s in (self.first, self.second)]
+        done = [t for _, t in filter(None, tried)]
+        last = done[-1]
+        return Option(
+            method=candidate.text,
+            config=candidate.config,
+            budget=candidate.nbytes if candidate.sized else None,
+            nbytes=candidate.nbytes,
+            bits_per_value=bits_per_value(self.shape, candidate.nbytes),
+            error=last.error,
+            recall=last.recall,
+            lookup_us=last.lookup_us,
+            compress_seconds=None if tried[1] is None else trial.seconds(done, self.shape.num_embeddings),
+            sample_rows=(self.first if tried[1] is None else self.second).rows,
+        )
+
+    def nearest(self, cost: Callable[[Trial], float]) -> tuple[Candidate, float]:
+        """Of all tried the candidate of least cost, and that."""
+        candidate, tried = min(self._done.values(), key=lambda pair: cost(pair[1]))
+        return candidate, abs(cost(tried))
+
+    def advice(self, finalists: Sequence[Candidate], others: Sequence[Candidate]) -> Advice:
+        # Two families may come to the same.
+        made = [self.option(c) for c in {repr(c.method): c for c in (*others[::-1], *finalists[::-1])}.values()][::-1]
+        return Advice(made[0], tuple(made), self.shape, self.second.rows, len(self.second.queries))
+
+
+def _within(limit: int, need: Need, trials: _Trials) -> Advice:
+    found = list(each(trials.shape, limit))
+    if limit >= trials.shape.nbytes_float32:
+        found = [c for c in found if c.text == "float32"]
+    first = {c: trials.run(c, trials.first) for c in found}
+    least, most = min(t.error for t in first.values()), max(t.recall for t in first.values())
+
+    def goes_on(t: Trial) -> bool:
+        if need == "search":
+            return t.recall >= most - _RECALL_SLACK
+        return t.error <= least * _ERROR_SLACK * (_WORTH if need == "lookup" else 1)
+
+    order: dict[Need, Callable[[Trial], float]] = {
+        "error": lambda t: t.error,
+        "search": lambda t: -t.recall,
+        "lookup": lambda t: t.lookup_us,
+    }
+    by_first = sorted(found, key=lambda c: order[need](first[c]))
+    finalists = [c for c in by_first if goes_on(first[c])][:_FINALISTS]
+    best = min(found, key=lambda c: first[c].error)
+    if best not in finalists:
+        finalists.append(best)
+    second = {c: trials.run(c, trials.second) for c in finalists}
+    if need == "lookup":
+        enough = _WORTH * min(t.error for t in second.values())
+        ranked = sorted(finalists, key=lambda c: (second[c].error > enough, second[c].lookup_us))
+    else:
+        ranked = sorted(finalists, key=lambda c: (order[need](second[c]), second[c].error))
+    others = [c for c in sorted(found, key=lambda c: first[c].error) if c not in finalists]
+    return trials.advice(ranked, others)
+
+
+def _smallest(enough: Callable[[Trial], bool], goal: str, cost: Callable[[Trial], float], trials: _Trials) -> Advice:
+    shape = trials.shape
+    unit = shape.num_embeddings * shape.embedding_dim * _LEAST_BITS / 8
+    top = int(np.log((shape.nbytes_float32 - 1) / unit) / np.log(_RATIO))
+
+    def made(family: Family, step: int) -> Candidate | None:
+        return family(shape, shape.nbytes_float32 - 1 if step >= top else int(unit * _RATIO**step))
+
+    def passes(family: Family, sample: Sample, step: int) -> bool:
+        candidate = made(family, step)
+        return candidate is not None and enough(trials.run(candidate, sample))
+
+    best = top
+    first: dict[Family, int] = {}
+    for family in families(shape.embedding_dim).values():
+        start = min(top, best + _STEP_SLACK)
+        if passes(family, trials.first, start):
+            step = _least(functools.partial(passes, family, trials.first), start, top)
+            assert step is not None
+            first[family], best = step, min(best, step)
+    chosen = sorted(first, key=lambda f: first[f])[:_FINALISTS]
+    found = [_least(functools.partial(passes, f, trials.second), first[f], top) for f in chosen]
+    ranked = sorted(
+        (c for family, step in zip(chosen, found, strict=True) if step is not None and (c := made(family, step))),
+        key=lambda c: c.nbytes,
+    )
+    if not ranked:
+        nearest, value = trials.nearest(cost)
+        raise BudgetError(
+            f"no method smaller than float32 can {goal}; the nearest is {nearest.text!r} with {value:.2e}, so take "
+            "'float32' or ask for less"
+        )
+    others = [c for family in first if family not in chosen and (c := made(family, first[family]))]
+    return trials.advice(ranked, sorted(others, key=lambda c: c.nbytes))
+
+
+def _least(passes: Callable[[int], bool], start: int, top: int) -> int | None:
+    """The least step that passes, those above it taken to pass as well; sought from `start` on, None up to `top`."""
+    low, high, stride = -1, start, 1
+    if passes(start):
+        while high > 0 and passes(max(0, high - stride)):
+            high, stride = max(0, high - stride), 2 * stride
+        low = max(-1, high - stride)
+    else:
+        low, high = start, min(top, start + 1)
+        while not passes(high):
+            if high == top:
+                return None
+            low, stride = high, 2 * stride
+            high = min(top, high + stride)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if passes(middle) else (middle, high)
+    return high
