@@ -58,13 +58,15 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert [t for t in local if not (page.parent / t).exists()] == []
 
 
-@pytest.mark.parametrize("page", ["search.md", "faiss.md", "choose.md"])
+@pytest.mark.parametrize("page", ["search.md", "faiss.md", "choose.md", "modules.md", "recommender.md"])
 def test_examples_run(page: str, tmp_path: Path) -> None:
     """In order, as one program, and the commands after them."""
     if page == "faiss.md":
         pytest.importorskip("faiss")
     if page == "choose.md":
         pytest.importorskip("matplotlib")
+    if page in ("modules.md", "recommender.md"):
+        pytest.importorskip("torch")
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     code = "\n".join(re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE))
     commands = "".join(re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE))

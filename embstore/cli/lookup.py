@@ -27,7 +27,7 @@ def lookup(
 
     opened = open_table(table)
     found = [True] * len(items)
-    if opened.keys is None and not ids and isinstance(opened.method, Keyed):
+    if not ids and opened.keys is None and isinstance(opened.method, Keyed):
         vectors = opened.lookup(items)
     elif ids or opened.keys is None:
         rows = [parse_integer(item, "a row id") if ids else _row_of_keyless(item) for item in items]

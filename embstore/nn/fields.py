@@ -23,14 +23,17 @@ if TYPE_CHECKING:
     from ._joint import Joint
 
 _NEVER = 2**62  # bytes of a table that cannot be made
+# Of a budget, for small fields that stay full: sharing the rows of a field of ten ids costs much and saves nothing.
+_SMALL_FIELDS = 0.05
 
 
 class FieldEmbedding(nn.Module):
     """One `CompressedEmbedding` for each field; input (batch, fields) of ids within each field.
 
     A budget is spent by one ratio for all fields that are worth compressing: the largest at which everything fits,
-    found by bisection. The others stay full. Methods that prune have one module for all fields; those that choose
-    dimensions have a module each and decide over all of them together, by their `joint`.
+    found by bisection. The others stay full, and so do the smallest, as many as fit a twentieth of the budget. Methods
+    that prune have one module for all fields; those that choose dimensions have a module each and decide over all of
+    them together, by their `joint`.
     """
 
     def __init__(
@@ -230,31 +233,45 @@ def _ratios(
         ]
     limit = parse_budget(budget, TableShape(sum(sizes), dim))
 
-    def spend(ratio: float) -> tuple[int, list[int | None]]:
-        total, chosen = 0, []
-        for n, whole in zip(sizes, full, strict=True):
-            cost = _cost(method, n, dim, int(whole * ratio), config)
+    def spend(ratio: float, small: set[int]) -> tuple[int, list[int | str | None]]:
+        total, chosen = 0, list[int | str | None]()
+        for i, (n, whole) in enumerate(zip(sizes, full, strict=True)):
+            cost = _NEVER if i in small else _cost(method, n, dim, int(whole * ratio), config)
             chosen.append(int(whole * ratio) if cost < whole else None)
             total += min(cost, whole)
         return total, chosen
 
-    low, high = 0.0, 1.0
-    best: list[int | None] | None = [None] * len(sizes) if sum(full) <= limit else None
+    if sum(full) <= limit:
+        return [None] * len(sizes)
     least = sum(full)
-    for _ in range(40):
-        middle = (low + high) / 2
-        total, chosen = spend(middle)
-        least = min(least, total)
-        if total <= limit:
-            low, best = middle, chosen
-        else:
-            high = middle
-    if best is None:
-        raise BudgetError(
-            f"method {method!r} needs at least about {least:,} bytes for these fields, "
-            f"the budget is {limit:,}; raise it"
-        )
-    return list(best)
+    for small in (_small(full, limit), set[int]()):
+        low, high = 0.0, 1.0
+        best: list[int | str | None] | None = None
+        for _ in range(40):
+            middle = (low + high) / 2
+            total, chosen = spend(middle, small)
+            least = min(least, total)
+            if total <= limit:
+                low, best = middle, chosen
+            else:
+                high = middle
+        if best is not None:
+            return best
+    raise BudgetError(
+        f"method {method!r} needs at least about {least:,} bytes for these fields, the budget is {limit:,}; raise it"
+    )
+
+
+def _small(full: Sequence[int], limit: int) -> set[int]:
+    """The smallest fields, as many as fit their share of the budget."""
+    found: set[int] = set()
+    left = _SMALL_FIELDS * limit
+    for i in sorted(range(len(full)), key=full.__getitem__):
+        left -= full[i]
+        if left < 0:
+            break
+        found.add(i)
+    return found
 
 
 def _cost(method: str, n: int, dim: int, limit: int | None, config: dict[str, Any]) -> int:

@@ -24,7 +24,7 @@ def test_it_resumes(small, monkeypatch, capsys):
     learn.main(arguments)
     runs = [json.loads(line) for line in small.read_text().splitlines()]
     assert [(r["method"], r["budget"]) for r in runs] == [("float32", None), ("int8", 0.5), ("int8", 0.1)]
-    assert runs[1]["ratio"] == 0.25 and 0 < runs[1]["valid_auc"] < 1
+    assert 0.25 <= runs[1]["ratio"] < 0.27 and 0 < runs[1]["valid_auc"] < 1
     assert "needs at least" in runs[2]["reason"] and "valid_auc" not in runs[2]
     monkeypatch.setattr(learn, "train", lambda *_: pytest.fail("a run that is there is not done again"))
     learn.main(arguments)
