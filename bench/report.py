@@ -269,7 +269,7 @@ def picture(result: dict[str, Any], path: Path) -> None:
             own = [r for r in peers if r["method"].startswith(start)]
             if own:
                 axis.plot([r["bpd"] for r in own], [r["error"] for r in own], mark, color=color, ms=5, label=start)
-        best = [row["ours"] for row in table["budgets"] if row["ours"]]
+        best = [row["ours"] for row in table["budgets"] if row["ours"] and row["ours"]["error"] > 0]
         axis.plot([r["bpd"] for r in best], [r["error"] for r in best], "o-", color="#1f5fa8", label="embstore")
         axis.set(xscale="log", yscale="log", xlabel="bits a value, everything counted", title=table["table"])
         axis.set_xticks([0.5, 1, 2, 4, 8], ["0.5", "1", "2", "4", "8"])
