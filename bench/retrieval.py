@@ -74,8 +74,8 @@ def peers(rows: np.ndarray) -> dict[str, Search]:
             found[f"FAISS {name}"] = lambda queries, index=product: index.search(queries, K)[1]
         found["FAISS SQ8"] = lambda queries: coded.search(queries, K)[1]
         found["FAISS flat"] = lambda queries: flat.search(queries, K)[1]
-    except ImportError:
-        pass
+    except ImportError as error:
+        print(f"left out: {error}")
     try:
         from usearch.index import MetricKind, search
 
@@ -86,8 +86,8 @@ def peers(rows: np.ndarray) -> dict[str, Search]:
         found["USearch int8"] = lambda queries: search(
             codes, to_bytes(queries), K, MetricKind.Cos, exact=True, threads=THREADS
         ).keys.reshape(len(queries), K)
-    except ImportError:
-        pass
+    except ImportError as error:
+        print(f"left out: {error}")
     return found
 
 

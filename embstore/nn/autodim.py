@@ -15,7 +15,7 @@ from ..errors import ConfigError
 from ..method import Method, RowMethod
 from ..methods.mixed_dim import MixedDim
 from ._joint import LAST, Joint, least
-from ._narrow import check_floor, first_projection, narrow_arrays, narrow_nbytes
+from ._narrow import check_fields, check_floor, first_projection, narrow_arrays, narrow_nbytes
 from .base import CompressedEmbedding, Stage, array
 
 # The temperature of the Gumbel-softmax falls by so much for each sample, down to the lowest.
@@ -128,9 +128,7 @@ class AutoDim(CompressedEmbedding):
         config: dict[str, Any],
         option: Mapping[str, Any],
     ) -> Method:
-        for name in config:
-            if name not in cls.preset:
-                raise ConfigError(f"'autodim' has {', '.join(cls.options)}, found the unknown field {name!r}; drop it")
+        check_fields(cls, config)
         check_floor(cls.id, narrow_nbytes(shape, candidate_dims(shape.embedding_dim, option["dims"])[0]), limit)
         return stored.from_config({**config, "limit": limit}).resolve(shape)
 

@@ -16,7 +16,7 @@ from ..method import Method, RowMethod, nbytes
 from ..methods import _groups
 from ..methods.mixed_dim import MixedDim
 from ._joint import Joint
-from ._narrow import check_floor, narrow_arrays
+from ._narrow import check_fields, check_floor, narrow_arrays
 from .base import CompressedEmbedding, Stage, array
 
 _SEARCH, _EVOLVE, _RETRAIN = "search", "evolve", "retrain"
@@ -188,9 +188,7 @@ class OptEmbed(CompressedEmbedding):
         config: dict[str, Any],
         option: Mapping[str, Any],
     ) -> Method:
-        for name in config:
-            if name not in cls.preset:
-                raise ConfigError(f"'optembed' has {', '.join(cls.options)}, found the unknown field {name!r}; drop it")
+        check_fields(cls, config)
         for name, low in (("penalty", 0), ("threshold_lr", 0), ("generations", 0), ("population", 2)):
             whole = isinstance(cls.options[name], int)
             fair = type(option[name]) is int or (not whole and isinstance(option[name], float))
