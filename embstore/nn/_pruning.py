@@ -134,7 +134,7 @@ class Pruning(AllFields):
         method = cast(Pruned, self.method)
         if last - first < self.num_embeddings:
             method = dataclasses.replace(method, density=_density(kept, keep.numel()))
-        packed = method.pack(array(keep), rows)
+        packed = method.pack(array(keep), rows, np.arange(last - first))
         method.check_encoded(packed, rows, first)
         return method, packed
 
