@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..arrays import Arrays, ArraySpec, TableShape
-from ..errors import BudgetError, ConfigError
+from ..errors import BudgetError, ConfigError, ShapeError
 from ..method import FloatRows, Ids, Named, RowMethod, Rows, nbytes
 from ._scales import check_scales
 
@@ -20,7 +20,7 @@ U32 = npt.NDArray[np.uint32]
 _MAGNITUDE = np.uint32(0x7FFFFFFF)
 # Room left under the density, in thousandths, for which a third pass over the source is not worth its time.
 _SLACK = 1000
-# Rows that share a start where a budget is small: a start costs 2 bits a row, a lookup counts the bits of 15 rows at most.
+# Rows that share a start where a budget is small: it costs 2 bits a row, and a lookup counts bits of 15 rows at most.
 _RUN = 16
 # A faster index is taken as long as it keeps this share of the values that the smallest one does.
 _NEARLY = 0.95
@@ -247,6 +247,11 @@ class Pruned(RowMethod):
             return arrays["start"][ids - arrays.start].astype(np.int64)
         start = arrays["start"][ids // self.rows_per_start].astype(np.int64)
         first = ids - ids % self.rows_per_start
+        if (first < arrays.start).any():
+            raise ShapeError(
+                f"a shard must hold whole runs of {self.rows_per_start} rows, found one that starts at row "
+                f"{arrays.start}; write the table again"
+            )
         for k in range(self.rows_per_start - 1):
             before = first + k < ids
             masks = arrays["mask"][first[before] + k - arrays.start].astype(np.uint8)
