@@ -2,6 +2,7 @@
 #pragma once
 #include <stdexcept>
 
+#include "methods/_signs.h"
 #include "methods/_table_rows.h"
 
 namespace embstore::EMBSTORE_ISA {
@@ -19,7 +20,8 @@ EMBSTORE_INLINE void prefetch_lines(const uint8_t* at, int64_t bytes) {
   prefetch(at + bytes - 1);
 }
 
-// Address: row_bytes, place(id) -> array of one pointer to a row that Row reads.
+// Address: row_bytes, place(id) -> array of one pointer to a row that Row reads; where kSigned is true the second
+// pointer is the number that the row's signs are the pattern of.
 template <class Address, class Row>
 struct GatherDecode {
   Address arrays;
@@ -33,9 +35,15 @@ struct GatherDecode {
     const Row row(place[0]);
     int64_t j = 0;
 #if !defined(EMBSTORE_ISA_REF)
-    j = over_vectors<Sink, Row::kStep>(j, dim, [&](int64_t at) { sink.many(at, row.vector(row.codes, at)); });
+    j = over_vectors<Sink, Row::kStep>(
+        j, dim, [&](int64_t at) { sink.many(at, with_signs(row.vector(row.codes, at), place, at)); });
 #endif
-    for (; j < dim; ++j) sink.one(j, row.one(j));
+    for (; j < dim; ++j) {
+      if constexpr (Address::kSigned)
+        sink.one(j, pattern(place).one(row.one(j), j));
+      else
+        sink.one(j, row.one(j));
+    }
   }
 #if !defined(EMBSTORE_ISA_REF)
   bool one_scale() const { return dim % Row::kStep == 0; }
@@ -43,7 +51,21 @@ struct GatherDecode {
   EMBSTORE_INLINE void columns(const Place& place, Body body) const {
     const Row row(place[0]);
     over_columns<N, Group>(row.codes, row.codes + Row::offset(dim - Group * Width),
-                           [&](int k, const uint8_t* from, int64_t j) { body(k, row.vector(from, j)); });
+                           [&](int k, const uint8_t* from, int64_t j) {
+                             const int64_t column = k < N - Group ? j : dim - Group * Width + j;
+                             body(k, with_signs(row.vector(from, j), place, column));
+                           });
+  }
+#endif
+
+ private:
+  static EMBSTORE_INLINE Signs pattern(const Place& place) { return {uint64_t(uintptr_t(place[1]))}; }
+#if !defined(EMBSTORE_ISA_REF)
+  static EMBSTORE_INLINE Floats with_signs(Floats v, const Place& place, int64_t j) {
+    if constexpr (Address::kSigned)
+      return pattern(place).many(v, j);
+    else
+      return v;
   }
 #endif
 };

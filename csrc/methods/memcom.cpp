@@ -3,10 +3,10 @@
 namespace embstore::EMBSTORE_ISA {
 namespace {
 
-// A row of the shared table, the id's weight and, where Own is 2, its bias.
-template <class Row, int Own>
+// A row of the shared table, the id's weight and, where Own is 2, its bias; where Signed, the pattern of its signs.
+template <class Row, int Own, bool Signed>
 struct SharedAndOwn {
-  using Place = std::array<const uint8_t*, 1 + Own>;
+  using Place = std::array<const uint8_t*, 1 + Own + Signed>;
   int64_t rows, row_bytes;
   const uint8_t* table;
   RowArrays<Own> own;
@@ -27,6 +27,7 @@ struct SharedAndOwn {
     Place at;
     at[0] = table + id % rows * row_bytes;
     for (int k = 0; k < Own; ++k) at[1 + k] = found[k];
+    if constexpr (Signed) at[1 + Own] = reinterpret_cast<const uint8_t*>(uintptr_t(id / rows));
     return at;
   }
   EMBSTORE_INLINE void prefetch_row(const Place& at) const {
@@ -35,10 +36,10 @@ struct SharedAndOwn {
   }
 };
 
-template <class Row, int Own>
+template <class Row, int Own, bool Signed>
 struct MemcomDecode {
-  using Place = typename SharedAndOwn<Row, Own>::Place;
-  SharedAndOwn<Row, Own> arrays;
+  using Place = typename SharedAndOwn<Row, Own, Signed>::Place;
+  SharedAndOwn<Row, Own, Signed> arrays;
   int64_t dim, line_bytes;
 
   explicit MemcomDecode(const TableView& table)
@@ -52,10 +53,15 @@ struct MemcomDecode {
     int64_t j = 0;
 #if !defined(EMBSTORE_ISA_REF)
     const Floats weights = set1(weight), biases = set1(bias);
-    j = over_vectors<Sink, Row::kStep>(
-        j, dim, [&](int64_t at) { sink.many(at, own(row.vector(row.codes, at), weights, biases)); });
+    j = over_vectors<Sink, Row::kStep>(j, dim, [&](int64_t at) {
+      sink.many(at, own(with_signs(row.vector(row.codes, at), place, at), weights, biases));
+    });
 #endif
-    for (; j < dim; ++j) sink.one(j, Own == 2 ? row.one(j) * weight + bias : row.one(j) * weight);
+    for (; j < dim; ++j) {
+      float value = row.one(j);
+      if constexpr (Signed) value = pattern(place).one(value, j);
+      sink.one(j, Own == 2 ? value * weight + bias : value * weight);
+    }
   }
 #if !defined(EMBSTORE_ISA_REF)
   static EMBSTORE_INLINE Floats own(Floats v, Floats weights, Floats biases) {
@@ -66,20 +72,38 @@ struct MemcomDecode {
   EMBSTORE_INLINE void columns(const Place& place, Body body) const {
     const Floats weights = set1(number(place[1])), biases = set1(number(place[Own]));
     const Row row(place[0]);
-    over_columns<N, Group>(
-        row.codes, row.codes + Row::offset(dim - Group * Width),
-        [&](int k, const uint8_t* from, int64_t j) { body(k, own(row.vector(from, j), weights, biases)); });
+    over_columns<N, Group>(row.codes, row.codes + Row::offset(dim - Group * Width),
+                           [&](int k, const uint8_t* from, int64_t j) {
+                             const int64_t column = k < N - Group ? j : dim - Group * Width + j;
+                             body(k, own(with_signs(row.vector(from, j), place, column), weights, biases));
+                           });
+  }
+#endif
+
+ private:
+  static EMBSTORE_INLINE Signs pattern(const Place& place) { return {uint64_t(uintptr_t(place[1 + Own]))}; }
+#if !defined(EMBSTORE_ISA_REF)
+  static EMBSTORE_INLINE Floats with_signs(Floats v, const Place& place, int64_t j) {
+    if constexpr (Signed)
+      return pattern(place).many(v, j);
+    else
+      return v;
   }
 #endif
 };
+
+template <class Row, bool Signed>
+std::unique_ptr<Kernel> memcom_of(const TableView& t) {
+  if (t.params.integer("bias", 0) != 0)
+    return std::make_unique<RowKernel<MemcomDecode<Row, 2, Signed>>>(MemcomDecode<Row, 2, Signed>(t));
+  return std::make_unique<RowKernel<MemcomDecode<Row, 1, Signed>>>(MemcomDecode<Row, 1, Signed>(t));
+}
 
 std::unique_ptr<Kernel> memcom_kernel(const TableView& t) {
   if (t.params.integer("rows", 1) < 1) throw std::invalid_argument("rows must be at least 1");
   return by_table_dtype(t, [&](auto row) -> std::unique_ptr<Kernel> {
     using Row = decltype(row);
-    if (t.params.integer("bias", 0) != 0)
-      return std::make_unique<RowKernel<MemcomDecode<Row, 2>>>(MemcomDecode<Row, 2>(t));
-    return std::make_unique<RowKernel<MemcomDecode<Row, 1>>>(MemcomDecode<Row, 1>(t));
+    return t.params.integer("sign", 0) != 0 ? memcom_of<Row, true>(t) : memcom_of<Row, false>(t);
   });
 }
 

@@ -12,6 +12,7 @@ from ..errors import ConfigError
 from ..method import Ids
 
 GOLDEN = 0x9E3779B97F4A7C15
+LOWEST = np.uint64(2**32 - 1)
 FIRST, SECOND = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 

@@ -13,14 +13,14 @@ from ..arrays import Arrays, ArraySpec, TableShape
 from ..errors import BudgetError, ConfigError
 from ..method import FloatRows, Ids, Named
 from ._hashing import check_seed, reduce, scramble
-from ._table_rows import CodedTables
+from ._signs import SignedTables, signs
 from ._trained import random_floats
 
 MOST_ROWS = 2**31
 
 
 @dataclass(frozen=True)
-class Adapt(CodedTables):
+class Adapt(SignedTables):
     """`table` holds `hot` rows of one id each, then `cold` rows that the other ids share.
 
     Parameters
@@ -31,6 +31,7 @@ class Adapt(CodedTables):
         cold ids hashed. None for "table", and for the smaller "hot_ids" under a budget.
     seed : of the hash of cold ids.
     table_dtype : see `CodedTables`.
+    sign : see `SignedTables`; the pattern of a cold id x is then x // cold and its cold row x mod cold, for both maps.
     """
 
     id: ClassVar[str] = "adapt"
@@ -99,11 +100,18 @@ class Adapt(CodedTables):
             known = arrays["hot_ids"].astype(np.int64)
             at = np.searchsorted(known, ids)
             found = np.append(known, -1)[at] == ids
-            rows = np.where(found, at, hot + reduce(scramble(ids, self.seed), cold))
+            rows = np.where(found, at, hot + self.shared(ids))
         else:
             # A damaged map must not read beyond the table.
             rows = np.minimum(arrays["map"][ids - arrays.start].astype(np.int64), hot + cold - 1)
         out[:] = self.decode_table(arrays["table"][rows], out.shape[1])
+        if self.sign:
+            out *= signs(np.where(rows < hot, 0, ids // cold), out.shape[1])
+
+    def shared(self, ids: Ids) -> npt.NDArray[np.int64]:
+        """The cold row that each id has where it is not hot, without a map of all ids."""
+        cold = self.rows[1]
+        return ids % cold if self.sign else reduce(scramble(ids, self.seed), cold)
 
     def map_of(self, shape: TableShape, hot_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:
         """The map "table" for hot ids in ascending order."""
@@ -112,7 +120,9 @@ class Adapt(CodedTables):
         is_hot[hot_ids] = True
         rows = np.empty(shape.num_embeddings, np.uint32)
         rows[is_hot] = np.arange(hot, dtype=np.uint32)
-        rows[~is_hot] = hot + np.arange(shape.num_embeddings - hot, dtype=np.int64) % cold
+        # Of signed rows the pattern is known from the id alone, and has to differ within a row.
+        counted = np.flatnonzero(~is_hot) if self.sign else np.arange(shape.num_embeddings - hot, dtype=np.int64)
+        rows[~is_hot] = hot + counted % cold
         return rows
 
     def example(self, shape: TableShape, rng: np.random.Generator) -> Named:

@@ -32,8 +32,9 @@ class Compo(CodedTables):
     op : "multiply" or "add" rows of embedding_dim values, table 0 first; or "concat", in which table i gives the i-th
         part of the row, the first parts one value longer where embedding_dim is no multiple of k.
     partitions : k, 1 to 4; None for 2, or for the fewest that reach a budget. At most embedding_dim for "concat".
-    collisions : c, the rows of each table but the last; None for the fewest with which the tables are a tenth of the
-        full one, or for the smallest tables there are.
+    collisions : c, the rows of each table but the last; None for as many bytes as a tenth of the full table, or for the
+        smallest tables there are. Of two tables the first is the larger then, whose rows are spent one by one: of a
+        field of 3,260 rows half the bytes hold 1,627 + 3 rows, while c = 3 would be the fewest, of 1,090 rows.
     table_dtype : see `CodedTables`.
     """
 
@@ -60,7 +61,7 @@ class Compo(CodedTables):
     def resolve(self, shape: TableShape) -> Self:
         k = self._most(shape, self.partitions or 2)
         open_ = dataclasses.replace(self, partitions=k)
-        c = self.collisions or open_._fewest(shape, shape.nbytes_float32 // 10)
+        c = self.collisions or open_._fitting(shape, shape.nbytes_float32 // 10)
         # More rows than ids are of no use, and keep c^(k-1) within 64 bits.
         return dataclasses.replace(open_, collisions=min(c, max(1, shape.num_embeddings)))
 
@@ -82,9 +83,21 @@ class Compo(CodedTables):
                 low += third
         return min(range(low, high + 1), key=lambda c: self._bytes(shape, c))
 
-    def _fewest(self, shape: TableShape, nbytes: int) -> int:
-        """The fewest collisions within `nbytes`, or those of least bytes: bytes fall as c grows up to them."""
+    def _fitting(self, shape: TableShape, nbytes: int) -> int:
+        """The collisions that make the most of `nbytes`, or those of least bytes.
+
+        Bytes fall as c grows up to the cheapest c, and rise from there, with two tables in steps of a row.
+        """
         low, high = 1, self._cheapest(shape)
+        if self.partitions == 2 and self._bytes(shape, high) <= nbytes:
+            low, high = high, max(high, shape.num_embeddings)
+            while low < high:
+                middle = (low + high + 1) // 2
+                if self._bytes(shape, middle) <= nbytes:
+                    low = middle
+                else:
+                    high = middle - 1
+            return low
         while low < high:
             middle = (low + high) // 2
             if self._bytes(shape, middle) <= nbytes:
@@ -107,7 +120,7 @@ class Compo(CodedTables):
         return tuple(self.table_spec(f"table{i}", *size) for i, size in enumerate(self.tables(shape)))
 
     def for_budget(self, shape: TableShape, nbytes: int) -> Self:
-        """The fewest collisions that fit; `BudgetError` names the floor."""
+        """The collisions that make the most of `nbytes`; `BudgetError` names the floor."""
         if self.collisions is not None:
             given = self.resolve(shape)
             floor = sum(a.nbytes() for a in given.layout(shape))
@@ -118,7 +131,7 @@ class Compo(CodedTables):
             choices = [self.partitions] if self.partitions else range(2, MOST_PARTITIONS + 1)
             for k in dict.fromkeys(self._most(shape, k) for k in choices):
                 tried = dataclasses.replace(self, partitions=k)
-                collisions = tried._fewest(shape, nbytes)
+                collisions = tried._fitting(shape, nbytes)
                 least = tried._bytes(shape, collisions)
                 if least <= nbytes:
                     return dataclasses.replace(tried, collisions=collisions)

@@ -12,14 +12,14 @@ import numpy.typing as npt
 from ..arrays import Arrays, ArraySpec, TableShape
 from ..errors import BudgetError, ConfigError
 from ..method import FloatRows, Ids, Named
-from ._hashing import check_seed, reduce, scramble
-from ._table_rows import CodedTables
+from ._hashing import LOWEST, check_seed, reduce, scramble
+from ._signs import SignedTables, signs
 from ._trained import random_floats
 
 
 @dataclass(frozen=True)
-class Hash(CodedTables):
-    """Row x is row h(x) of a table of `rows` rows; colliding ids share it.
+class Hash(SignedTables):
+    """Row x is row h(x) of a table of `rows` rows, times signs of x; colliding ids share it.
 
     Parameters
     ----------
@@ -28,6 +28,7 @@ class Hash(CodedTables):
         pattern.
     seed : of "mix".
     table_dtype : see `CodedTables`.
+    sign : see `SignedTables`; the pattern of x is x // rows, or of "mix" the hash's lowest 32 bits.
     """
 
     id: ClassVar[str] = "hash"
@@ -66,8 +67,15 @@ class Hash(CodedTables):
         assert self.rows is not None
         return ids % self.rows if self.hash == "mod" else reduce(scramble(ids, self.seed), self.rows)
 
+    def patterns(self, ids: Ids) -> npt.NDArray[np.int64]:
+        """The number that tells an id apart from those of its row."""
+        assert self.rows is not None
+        return ids // self.rows if self.hash == "mod" else (scramble(ids, self.seed) & LOWEST).astype(np.int64)
+
     def lookup(self, arrays: Arrays, ids: Ids, out: FloatRows) -> None:
         out[:] = self.decode_table(arrays["table"][self.buckets(ids)], out.shape[1])
+        if self.sign:
+            out *= signs(self.patterns(ids), out.shape[1])
 
     def example(self, shape: TableShape, rng: np.random.Generator) -> Named:
         return {"table": self.encode_table(random_floats(rng, self.rows or 1, shape.embedding_dim))}

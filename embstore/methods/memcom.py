@@ -11,12 +11,12 @@ import numpy as np
 from ..arrays import Arrays, ArraySpec, TableShape
 from ..errors import BudgetError, ConfigError
 from ..method import FloatRows, Ids, Named
-from ._table_rows import CodedTables
+from ._signs import SignedTables, signs
 from ._trained import random_floats
 
 
 @dataclass(frozen=True)
-class Memcom(CodedTables):
+class Memcom(SignedTables):
     """Row x is row x mod `rows` of a shared table times a weight of x, plus a bias of x where `bias` is set.
 
     Parameters
@@ -24,6 +24,7 @@ class Memcom(CodedTables):
     rows : rows of the shared table; None for a tenth of the ids.
     bias : a bias for each id too, for 4 more bytes a row.
     table_dtype : see `CodedTables`.
+    sign : see `SignedTables`; the pattern of x is x // rows.
     """
 
     id: ClassVar[str] = "memcom"
@@ -65,6 +66,8 @@ class Memcom(CodedTables):
 
     def lookup(self, arrays: Arrays, ids: Ids, out: FloatRows) -> None:
         out[:] = self.decode_table(arrays["table"][ids % (self.rows or 1)], out.shape[1])
+        if self.sign:
+            np.multiply(out, signs(ids // (self.rows or 1), out.shape[1]), out=out)
         np.multiply(out, arrays["weight"][ids - arrays.start, None], out=out)
         if self.bias:
             np.add(out, arrays["bias"][ids - arrays.start, None], out=out)

@@ -6,6 +6,8 @@ from torch import Tensor
 
 from ..methods._hashing import FIRST, GOLDEN, SECOND
 
+LOWEST = 2**32 - 1
+
 
 def _signed(value: int) -> int:
     value %= 2**64

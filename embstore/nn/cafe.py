@@ -12,15 +12,16 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..methods.adapt import Adapt as AdaptMethod
-from ._coded import CodedTables
 from ._hashing import reduce, scramble
+from ._signs import SignedEmbedding
+from .adapt import cold_rows, signed_cold
 from .base import array
 
 SLOTS = 4
 MEAN_DECAY = 0.99
 
 
-class Cafe(CodedTables):
+class Cafe(SignedEmbedding):
     """As `Adapt` with a list of hot ids, which a sketch finds while training: it needs no counts and follows drift.
 
     The sketch has a bucket for each hot row, of 4 slots: an id, its score and its hot row. The score of an id grows by
@@ -55,6 +56,7 @@ class Cafe(CodedTables):
         hot, cold = cast(AdaptMethod, self.method).rows
         self.table = self._uniform(hot + cold, self.embedding_dim, bound=self._bound)
         buckets = max(1, hot)
+        self._build_signs()
         self.register_buffer("sketch_ids", torch.full((buckets, SLOTS), -1))
         self.register_buffer("sketch_scores", torch.zeros(buckets, SLOTS))
         self.register_buffer("sketch_rows", torch.full((buckets, SLOTS), -1))
@@ -63,16 +65,13 @@ class Cafe(CodedTables):
     def rows(self, ids: Tensor) -> Tensor:
         bucket = self._bucket(ids)
         found = torch.where(self.sketch_ids[bucket] == ids[:, None], self.sketch_rows[bucket], -1).amax(dim=1)
-        rows = nn.functional.embedding(torch.where(found >= 0, found, self._shared(ids)), self._read(self.table))
+        at = torch.where(found >= 0, found, cold_rows(cast(AdaptMethod, self.method), ids))
+        rows = nn.functional.embedding(at, self._read(self.table))
+        if self._signed:
+            rows = signed_cold(self, rows, ids, at)
         if self.training and rows.requires_grad:
             rows.register_hook(lambda grad: self._observe(ids, grad))
         return rows
-
-    def _shared(self, ids: Tensor) -> Tensor:
-        """The cold row of each id."""
-        method = cast(AdaptMethod, self.method)
-        hot, cold = method.rows
-        return reduce(scramble(ids, method.seed), cold) + hot
 
     def _bucket(self, ids: Tensor) -> Tensor:
         # No seed of a shared row is 2**32 or more, so the two hashes differ.
@@ -135,21 +134,28 @@ class Cafe(CodedTables):
         best = torch.argsort(self.sketch_scores.reshape(-1)[places], descending=True, stable=True)[: len(rows)]
         places, rows = places[best], rows[: len(best)]
         self.sketch_rows.view(-1)[places] = rows
-        self.table[rows] = self.table[self._shared(self.sketch_ids.reshape(-1)[places])]
+        ids = self.sketch_ids.reshape(-1)[places]
+        at = cold_rows(cast(AdaptMethod, self.method), ids)
+        self.table[rows] = signed_cold(self, self.table[at], ids, at) if self._signed else self.table[at]
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Hot rows that no id has are given to other ids, as copies of their shared rows: the list is of one size."""
+        """Hot rows that no id has are listed under ids beyond the table's: the list is of one size."""
         method = cast(AdaptMethod, self.method)
         hot = method.rows[0]
         owned = self.sketch_rows >= 0
         ids, rows = self.sketch_ids[owned].cpu(), self.sketch_rows[owned].cpu()
-        candidates = torch.arange(min(self.num_embeddings, hot + len(ids)))
-        others = candidates[~torch.isin(candidates, ids)][: hot - len(ids)]
-        ids = torch.cat([ids, others])
-        rows = torch.cat([rows, self._shared(others.to(self.table.device)).cpu()])
+        free = torch.ones(hot, dtype=torch.bool)
+        free[rows] = False
+        others = free.nonzero()[:, 0]
+        dtype = next(spec.dtype for spec in method.layout(self.shape) if spec.name == "hot_ids")
+        if self.num_embeddings + len(others) - 1 > np.iinfo(dtype).max:
+            raise ConfigError(
+                f"cafe of {self.num_embeddings} rows must have used all hot rows, {len(others)} are free; train longer"
+            )
+        ids = torch.cat([ids, self.num_embeddings + torch.arange(len(others))])
+        rows = torch.cat([rows, others])
         order = torch.argsort(ids)
         table = self.table.detach().cpu()
-        dtype = next(spec.dtype for spec in method.layout(self.shape) if spec.name == "hot_ids")
         return {
             "table": method.encode_table(array(torch.cat([table[rows[order]], table[hot:]]))),
             "hot_ids": array(ids[order]).astype(dtype),

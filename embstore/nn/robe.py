@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, ClassVar, cast
 
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ..method import Method
 from ..methods.robe import PRIME
 from ..methods.robe import Robe as RobeMethod
 from ._coded import F32, CodedEmbedding
-from .base import array
+from .base import Asked, array
 
 
 class Robe(CodedEmbedding):
-    """Rows are runs of one pool; overlapping runs add up their gradients."""
+    """Rows are runs of one pool; overlapping runs add up their gradients, under signs unless sign=False.
+
+    Signs are this module's default and not the storage method's: with them more is learned at the same bytes
+    (measured on MovieLens-1M).
+    """
 
     id: ClassVar[str] = "robe"
+
+    @classmethod
+    def solve(cls, asked: Asked) -> Method:
+        return super().solve(dataclasses.replace(asked, config={"sign": True, **asked.config}))
 
     def _build(self, counts: npt.NDArray[Any] | None) -> None:
         method = cast(RobeMethod, self.method)

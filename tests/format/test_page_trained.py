@@ -54,11 +54,29 @@ def robe(x: int, a: dict[str, Any], c: dict[str, Any], dim: int) -> Any:
     return np.array(row)
 
 
+def signed(row: Any, q: int, c: dict[str, Any]) -> Any:
+    return np.array([-v if c.get("sign") and (q & j).bit_count() % 2 else v for j, v in enumerate(row)])
+
+
+def hashed(x: int, a: dict[str, Any], c: dict[str, Any], dim: int) -> Any:
+    if c["hash"] == "mod":
+        return signed(a["table"][x % c["rows"]], x // c["rows"], c)
+    return signed(a["table"][below(h(x, c["seed"]), c["rows"])], h(x, c["seed"]) % 2**32, c)
+
+
+def memcom(x: int, a: dict[str, Any], c: dict[str, Any], dim: int) -> Any:
+    row = signed(a["table"][x % c["rows"]], x // c["rows"], c)
+    return row * a["weight"][x] + (a["bias"][x] if c["bias"] else 0)
+
+
 def adapt(x: int, a: dict[str, Any], c: dict[str, Any], dim: int) -> Any:
     if c["map"] == "table":
-        return a["table"][a["map"][x]]
-    hot = a["hot_ids"].tolist()
-    return a["table"][hot.index(x) if x in hot else c["hot"] + below(h(x, c["seed"]), c["cold"])]
+        at = int(a["map"][x])
+    else:
+        hot = a["hot_ids"].tolist()
+        cold = x % c["cold"] if c.get("sign") else below(h(x, c["seed"]), c["cold"])
+        at = hot.index(x) if x in hot else c["hot"] + cold
+    return signed(a["table"][at], x // c["cold"] if at >= c["hot"] else 0, c)
 
 
 def dhe(x: int, a: dict[str, Any], c: dict[str, Any], dim: int) -> Any:
@@ -104,10 +122,10 @@ def ngram_hash(x: int, a: dict[str, Any], c: dict[str, Any], dim: int) -> Any:
 
 
 FORMULAS = {
-    "hash": lambda x, a, c, dim: a["table"][x % c["rows"] if c["hash"] == "mod" else below(h(x, c["seed"]), c["rows"])],
+    "hash": hashed,
     "compo": compo,
     "robe": robe,
-    "memcom": lambda x, a, c, dim: a["table"][x % c["rows"]] * a["weight"][x] + (a["bias"][x] if c["bias"] else 0),
+    "memcom": memcom,
     "adapt": adapt,
     "dhe": dhe,
     "fourier": fourier,
@@ -115,9 +133,12 @@ FORMULAS = {
 }
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("hash", {}), ("hash", {"hash": "mix", "seed": 5}),
+    ("hash", {"sign": True}), ("hash", {"sign": True, "hash": "mix", "seed": 5}),
     ("compo", {}), ("compo", {"op": "add", "partitions": 3}), ("compo", {"op": "concat", "partitions": 3}),
     ("robe", {"seed": 5}), ("robe", {"wrap": True, "sign": True, "size": 40, "chunk": 5}),
     ("memcom", {}), ("memcom", {"bias": True}),
+    ("memcom", {"sign": True}), ("memcom", {"sign": True, "bias": True}),
+    ("adapt", {"sign": True}), ("adapt", {"sign": True, "map": "hot_ids", "hot": 20, "cold": 9, "seed": 5}),
     ("adapt", {}), ("adapt", {"map": "hot_ids", "hot": 20, "cold": 9, "seed": 5}),
     ("dhe", {"width": 7}), ("dhe", {"hashes": 32, "width": 9, "layers": 2, "encoding": "gaussian", "seed": 5}),
     ("fourier", {}), ("fourier", {"features": 6, "width": 9, "frequencies": "linear", "residual": False}),

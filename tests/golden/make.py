@@ -58,8 +58,14 @@ def main() -> None:
         print(path, file=sys.stderr)
     shape = TableShape(*rows().shape)
     coded = [(name, {"table_dtype": dtype}) for name in ("hash", "compo") for dtype in ("int8", "int4")]
-    for name, config in [*((name, {}) for name in registry.trained()), *coded, ("robe", {"pool_dtype": "int8"})]:
-        path = HERE / "v1" / "-".join([name, *config.values()])
+    signed = [(name, {"sign": True}) for name in ("hash", "memcom", "adapt")]
+    signed += [
+        ("hash", {"sign": True, "hash": "mix"}),
+        ("adapt", {"sign": True, "map": "hot_ids", "table_dtype": "int8"}),
+    ]
+    plain = [(name, {}) for name in registry.trained()]
+    for name, config in [*plain, *coded, *signed, ("robe", {"pool_dtype": "int8"})]:
+        path = HERE / "v1" / "-".join([name, *map(str, config.values())])
         if path.exists():
             continue
         path.mkdir(parents=True)

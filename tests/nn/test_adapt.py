@@ -18,7 +18,7 @@ enn = pytest.importorskip("embstore.nn")
 @pytest.mark.parametrize("map_", ["table", "hot_ids"])
 def test_frequent_ids_have_rows_of_their_own(map_):
     counts = np.array([5, 0, 9, 5, 1, 0, 5, 2])
-    module = enn.embedding("adapt", 8, 4, counts=counts, hot=3, cold=2, map=map_)
+    module = enn.embedding("adapt", 8, 4, counts=counts, hot=3, cold=2, map=map_, sign=False)
     rows = module(torch.arange(8)).detach().numpy()
     table = module.table.detach().numpy()
     assert np.array_equal(rows[[0, 2, 3]], table[:3])  # ids 0, 3 and 6 tie for the last two places
@@ -26,6 +26,17 @@ def test_frequent_ids_have_rows_of_their_own(map_):
     assert all(any(np.array_equal(row, shared) for shared in table[3:]) for row in cold)
     if map_ == "table":
         assert np.array_equal(cold, table[[3, 4, 3, 4, 3]])
+
+
+@pytest.mark.parametrize("map_", ["table", "hot_ids"])
+def test_ids_that_share_a_row_have_signs_of_their_own(map_):
+    counts = np.arange(40)[::-1]
+    module = enn.embedding("adapt", 40, 8, counts=counts, hot=4, cold=6, map=map_)
+    rows, table = module(torch.arange(40)).detach().numpy(), module.table.detach().numpy()
+    assert np.array_equal(rows[:4], table[:4])
+    for x in range(4, 40):
+        signs = [(-1) ** ((x // 6) & j).bit_count() for j in range(8)]
+        assert np.array_equal(rows[x], table[4 + x % 6] * signs)
 
 
 def test_counts_are_needed():

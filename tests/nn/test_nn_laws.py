@@ -16,7 +16,14 @@ enn = pytest.importorskip("embstore.nn")
 
 # Other configurations of a module than its defaults; a new module needs no line here.
 CONFIGS = {
-    "hash": [{"hash": "mix", "rows": 20}, {"table_dtype": "int8"}, {"table_dtype": "int4"}],
+    "hash": [
+        {"sign": False},
+        {"sign": True, "rows": 7},
+        {"sign": True, "hash": "mix", "rows": 20},
+        {"sign": False, "hash": "mix", "rows": 20},
+        {"table_dtype": "int8"},
+        {"sign": True, "table_dtype": "int4"},
+    ],
     "compo": [
         {"op": "add", "collisions": 7},
         {"op": "concat", "partitions": 3},
@@ -28,11 +35,18 @@ CONFIGS = {
         {"partitions": 4, "table_dtype": "int8"},
     ],
     "memcom": [
+        {"sign": False},
+        {"sign": True, "rows": 7},
+        {"sign": True, "bias": True, "table_dtype": "int4", "rows": 7},
         {"bias": True, "rows": 9},
         {"table_dtype": "int8"},
         {"bias": True, "table_dtype": "int4"},
     ],
     "adapt": [
+        {"sign": False},
+        {"map": "hot_ids", "sign": False},
+        {"sign": True, "hot": 5, "cold": 7},
+        {"sign": True, "hot": 5, "cold": 7, "map": "hot_ids", "table_dtype": "int8"},
         {"map": "hot_ids"},
         {"hot": 0, "cold": 3, "map": "hot_ids"},
         {"hot": 30, "cold": 7},
@@ -40,7 +54,7 @@ CONFIGS = {
         {"map": "hot_ids", "table_dtype": "int4"},
     ],
     "dhe": [{"hashes": 32, "width": 24, "layers": 2}, {"hashes": 32, "width": 9, "encoding": "gaussian"}],
-    "cafe": [{"hot": 50, "cold": 5, "threshold": 0.5, "decay_every": 2}, {"table_dtype": "int8"}],
+    "cafe": [{"sign": False}, {"hot": 50, "cold": 5, "threshold": 0.5, "decay_every": 2}, {"table_dtype": "int8"}],
     "fourier": [
         {"features": 6, "width": 9, "frequencies": "linear"},
         {"features": 32, "width": 20, "residual": False},
@@ -48,6 +62,7 @@ CONFIGS = {
     "ngram_hash": [{"features": 30, "least": 1, "most": 3}],
     "define": [{"short": 6, "expanded": 11, "layers": 2, "groups": 2}, {"short": 3, "layers": 1, "groups": 1}],
     "robe": [
+        {"sign": False},
         {"wrap": True, "size": 129},
         {"sign": True, "chunk": 128},
         {"wrap": True, "sign": True, "chunk": 5},
@@ -146,7 +161,7 @@ def test_it_learns(name, config):
     ids = torch.arange(N)
     with torch.no_grad():
         target = module(ids) + 0.3
-        if config.get("sign"):  # values shared under both signs cannot all move one way
+        if getattr(module.method, "sign", False):  # values shared under both signs cannot all move one way
             target = module(ids) * -10
     optimizer = torch.optim.Adam(module.parameters(), 0.05)
     losses = []
