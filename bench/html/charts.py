@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from .runs import FULL
 from .summary import Cell, Task, budget_name, pareto, share
-from .svg import SHAPES, Axis, Labels, chart, clip, el, line, marker, spanning, text, width_of
+from .svg import SHAPES, Axis, Labels, chart, clip, el, line, marker, spanning, swarm, text, width_of
 
 FONT = 12.0
 # A loss of test AUC of at most this much: its class of colour and words for the legend.
@@ -113,19 +113,22 @@ def scatter(plot: Plot, points: Sequence[Point], width: float, height: float, ki
     if len(on_scale) > 1:
         parts.append(_steps(on_scale, x, y, labels))
     edge = bottom - 5 if plot.better > 0 else top + 5
-    for p in sorted(points, key=lambda p: p.series in shape):
-        at = edge if p in off else y(p.y)
-        labels.block(x(p.x), at, 4)
+    # Those on the front stay where they are, then those with marks of their own move as little as they must.
+    ranked = sorted(points, key=lambda p: (p not in front, p.series not in shape))
+    places = [(x(p.x), edge if p in off else y(p.y)) for p in ranked]
+    moved = swarm(places, 8, 18 if width > 600 else 6)
+    for p, across, (_, at) in reversed(list(zip(ranked, moved, places, strict=True))):
+        labels.block(across, at, 4)
         if p in off:
-            parts.append(marker("down", x(p.x), at, 3, "dot", f"{p.hover} (off the scale)"))
+            parts.append(marker("down", across, at, 3, "dot", f"{p.hover} (off the scale)"))
             continue
         form, number = shape.get(p.series, ("circle", -1))
         colour = f"s{number}" if number >= 0 else "dot"
         if p.spread:
             a, b = (y(min(max(p.y + s * p.spread, y.low), y.high)) for s in (-1, 1))
-            parts.append(line(x(p.x), a, x(p.x), b, f"whisker {colour}"))
+            parts.append(line(across, a, across, b, f"whisker {colour}"))
         solid = colour + (" on-front" if p in front else "") + (" single" if p.spread is None else "")
-        parts.append(marker(form, x(p.x), at, 4 if number >= 0 else 2.6, solid, p.hover))
+        parts.append(marker(form, across, at, 4 if number >= 0 else 2.6, solid, p.hover))
     said = ""
     for p in on_scale:
         name = p.label or p.series
@@ -266,7 +269,7 @@ class Bar:
 
 def bars(name: str, title: str, unit: str, rows: Sequence[Bar]) -> str:
     """Bars from zero; dots on a log axis, without bars, where the largest is over 50 times the least."""
-    first = min(150.0, max(width_of(r.label, FONT) for r in rows) + 14)
+    first = min(160.0, max(width_of(r.label, FONT) for r in rows) + 18)
     low, high = min(r.value for r in rows), max(r.value for r in rows)
     log = low > 0 and high > 50 * low
     end = 296.0
@@ -280,7 +283,7 @@ def bars(name: str, title: str, unit: str, rows: Sequence[Bar]) -> str:
         y, at = 4 + j * tall, axis(row.value)
         spread = "one run" if row.spread is None else f"± {row.spread:.3g} over {row.runs} runs"
         hover = f"{row.label}: {row.value:.4g} {unit}, {spread}"
-        parts.append(text(first - 6, y + 14, clip(row.label, first - 6, FONT), anchor="end", hover=row.label))
+        parts.append(text(first - 6, y + 14, clip(row.label, first - 18, FONT), anchor="end", hover=row.label))
         if log:
             parts += [line(first, y + 10, end, y + 10, "grid"), marker("circle", at, y + 10, 4, "s0 on-front", hover)]
         else:

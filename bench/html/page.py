@@ -79,7 +79,8 @@ def _quality(task: Task, number: int, order: tuple[str, ...], files: list[Table]
             share, lambda v: f"{v:.4g}", level=level, order=order,
         )  # fmt: skip
         caption = "Test AUC against stored bytes (logarithmic); higher and further left is better. The line is the "
-        caption += "front of means: nothing is both smaller and better; where error bars overlap, that may be chance."
+        caption += "front of means: nothing is both smaller and better; where error bars overlap, that may be chance. "
+        caption += "Marks that would cover each other stand side by side."
         parts.append(figure(caption, both(plot, points), legend(points, plot)))
         front = tables.front(task, f"front-{number + 1}")
         files.append(front)

@@ -18,12 +18,17 @@ from .svg import el
 Value = str | float | int | None
 
 
+def minus(number: str) -> str:
+    """A number with the sign of its own for what is below zero, as long as a plus."""
+    return number.replace("-", "−", 1) if number.startswith("-") else number
+
+
 def shown(value: Value) -> str:
     if value is None:
         return ""
     if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int) else value
+        return minus(f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}")
+    return minus(f"{value:,}") if isinstance(value, int) else value
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ class Table:
 
 
 def auc(value: float) -> str:
-    return f"{value:.4f}"
+    return minus(f"{value:.4f}")
 
 
 MEANT = [m for m in MEASURES if m != "popularity"]
