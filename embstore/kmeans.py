@@ -13,7 +13,8 @@ import numpy.typing as npt
 from . import threads
 from .errors import MissingDependencyError
 
-T, U = TypeVar("T"), TypeVar("U")
+T = TypeVar("T")
+U = TypeVar("U")
 F32 = npt.NDArray[np.float32]
 
 # Rows a centroid is learned from, at most, as FAISS has it: more buy less than a thousandth of the error.

@@ -61,15 +61,21 @@ def shapes(points: Sequence[Point], plot: Plot) -> dict[str, tuple[str, int]]:
     return {name: mark for name, mark in given.items() if name in {p.series for p in points}}
 
 
-def _shown(points: Sequence[Point], plot: Plot) -> tuple[list[float], list[Point]]:
+def on_scale(points: Sequence[Point], better: int) -> tuple[list[float], list[Point]]:
     """Values that the axis must hold, and the points far worse than most, which would leave the rest no room."""
-    if plot.log_y:
-        return [p.y for p in points], []
-    values = sorted((p.y for p in points), reverse=plot.better > 0)
+    values = sorted((p.y for p in points), reverse=better > 0)
     best, middle = values[0], values[len(values) // 2]
     far = best + 4 * (middle - best)
-    off = [p for p in points if plot.better * (far - p.y) > 0] if plot.cut and middle != best else []
+    off = [p for p in points if better * (far - p.y) > 0] if middle != best else []
     return [p.y + s * (p.spread or 0.0) for p in points if p not in off for s in (-1, 1)], off
+
+
+def _shown(points: Sequence[Point], plot: Plot) -> tuple[list[float], list[Point]]:
+    if plot.log_y:
+        return [p.y for p in points], []
+    if plot.cut:
+        return on_scale(points, plot.better)
+    return [p.y + s * (p.spread or 0.0) for p in points for s in (-1, 1)], []
 
 
 def _steps(front: Sequence[Point], x: Axis, y: Axis, labels: Labels) -> str:
@@ -186,9 +192,13 @@ def loss_class(loss: float) -> str:
     return f"h{sum(loss > step for step in STEPS)}"
 
 
+def loss_words() -> list[str]:
+    """What each class of `loss_class` stands for."""
+    return ["no loss"] + [f"≤ {step:g}" for step in STEPS[1:]] + [f"> {STEPS[-1]:g}"]
+
+
 def heat_legend() -> str:
-    words = ["no loss"] + [f"≤ {step:g}" for step in STEPS[1:]] + [f"> {STEPS[-1]:g}"]
-    items = [el("li", el("span", class_=f"swatch h{i}"), f" {w}") for i, w in enumerate(words)]
+    items = [el("li", el("span", class_=f"swatch h{i}"), f" {w}") for i, w in enumerate(loss_words())]
     items.append(el("li", el("span", class_="swatch none"), " cannot be that small"))
     return el("ul", *items, class_="legend")
 

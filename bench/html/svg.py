@@ -23,6 +23,11 @@ def el(tag: str, *inside: str, **attributes: str | float | None) -> str:
     return f"<{tag}{text}>{''.join(inside)}</{tag}>"
 
 
+def prose(content: str) -> str:
+    """Text of the page, escaped; a number and its percent sign stay on one line."""
+    return escape(content).replace(" %", "\N{NO-BREAK SPACE}%")
+
+
 def _plain(value: str | float) -> str:
     return value if isinstance(value, str) else f"{value:.2f}".rstrip("0").rstrip(".")
 

@@ -128,7 +128,7 @@ class RQ(RowMethod):
         faiss("rq").copy_array_to_vector(codebooks.ravel(), coder.codebooks)
         coder.max_beam_size, coder.is_trained = self.beam, True
         blocks = [x[i : i + _FAST_ROWS] for i in range(0, len(x), _FAST_ROWS)]
-        packed = np.concatenate(on_threads(coder.compute_codes, blocks, "rq"))
+        packed: npt.NDArray[np.uint8] = np.concatenate(on_threads(coder.compute_codes, blocks, "rq"))
         return unpack(packed[:, : packed_bytes(m, self.bits)], self.bits, m)
 
     def encode(self, shared: Shared, ids: Ids, rows: FloatRows) -> Named:
