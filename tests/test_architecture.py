@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "transform": {"errors", "arrays", "method"},
     "registry": {"errors", "arrays", "method", "transform"},
     "pipeline": {"errors", "arrays", "method", "transform", "registry"},
-    "kmeans": {"errors"},
+    "kmeans": {"errors", "threads"},
     "encoding": {"errors", "arrays", "method", "native", "threads"},
     "methods": {"errors", "arrays", "method", "encoding", "kmeans", "products"},
     "transforms": {"errors", "arrays", "method", "transform", "kmeans", "products"},

@@ -394,6 +394,24 @@ def test_ticks_lie_on_the_axis(low, span, count, log):
     assert len(found) <= 2 * count + 4
 
 
+@given(st.lists(st.tuples(st.floats(0, 300), st.floats(0, 200)), max_size=30))
+def test_marks_move_a_little_and_only_where_they_must(points):
+    moved = svg.swarm(points, 8, 18)
+    for i, ((x, y), to) in enumerate(zip(points, moved, strict=True)):
+        assert abs(to - x) <= 18
+        if all(math.hypot(x - a, y - b) >= 8 for a, (_, b) in zip(moved[:i], points[:i], strict=True)):
+            assert to == x
+
+
+def test_marks_of_one_place_stand_side_by_side():
+    moved = svg.swarm([(100, 50)] * 5, 8, 18)
+    assert moved[0] == 100 and all(abs(a - b) >= 8 for a, b in itertools.combinations(moved, 2))
+
+
+def test_words_keep_percent_signs_with_their_numbers():
+    assert svg.prose("1 % & 2") == "1\N{NO-BREAK SPACE}% &amp; 2"
+
+
 def test_labels_cover_nothing():
     labels = svg.Labels((0, 0, 300, 200), 12)
     places = list(itertools.product(range(20, 300, 40), range(20, 200, 40)))

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from .runs import FULL
 from .summary import Cell, Task, budget_name, pareto, share
-from .svg import SHAPES, Axis, Labels, chart, clip, el, line, marker, spanning, text, width_of
+from .svg import SHAPES, Axis, Labels, chart, clip, el, line, marker, spanning, swarm, text, width_of
 
 FONT = 12.0
 # A loss of test AUC of at most this much: its class of colour and words for the legend.
@@ -61,15 +61,21 @@ def shapes(points: Sequence[Point], plot: Plot) -> dict[str, tuple[str, int]]:
     return {name: mark for name, mark in given.items() if name in {p.series for p in points}}
 
 
-def _shown(points: Sequence[Point], plot: Plot) -> tuple[list[float], list[Point]]:
+def on_scale(points: Sequence[Point], better: int) -> tuple[list[float], list[Point]]:
     """Values that the axis must hold, and the points far worse than most, which would leave the rest no room."""
-    if plot.log_y:
-        return [p.y for p in points], []
-    values = sorted((p.y for p in points), reverse=plot.better > 0)
+    values = sorted((p.y for p in points), reverse=better > 0)
     best, middle = values[0], values[len(values) // 2]
     far = best + 4 * (middle - best)
-    off = [p for p in points if plot.better * (far - p.y) > 0] if plot.cut and middle != best else []
+    off = [p for p in points if better * (far - p.y) > 0] if middle != best else []
     return [p.y + s * (p.spread or 0.0) for p in points if p not in off for s in (-1, 1)], off
+
+
+def _shown(points: Sequence[Point], plot: Plot) -> tuple[list[float], list[Point]]:
+    if plot.log_y:
+        return [p.y for p in points], []
+    if plot.cut:
+        return on_scale(points, plot.better)
+    return [p.y + s * (p.spread or 0.0) for p in points for s in (-1, 1)], []
 
 
 def _steps(front: Sequence[Point], x: Axis, y: Axis, labels: Labels) -> str:
@@ -113,19 +119,22 @@ def scatter(plot: Plot, points: Sequence[Point], width: float, height: float, ki
     if len(on_scale) > 1:
         parts.append(_steps(on_scale, x, y, labels))
     edge = bottom - 5 if plot.better > 0 else top + 5
-    for p in sorted(points, key=lambda p: p.series in shape):
-        at = edge if p in off else y(p.y)
-        labels.block(x(p.x), at, 4)
+    # Those on the front stay where they are, then those with marks of their own move as little as they must.
+    ranked = sorted(points, key=lambda p: (p not in front, p.series not in shape))
+    places = [(x(p.x), edge if p in off else y(p.y)) for p in ranked]
+    moved = swarm(places, 8, 18 if width > 600 else 6)
+    for p, across, (_, at) in reversed(list(zip(ranked, moved, places, strict=True))):
+        labels.block(across, at, 4)
         if p in off:
-            parts.append(marker("down", x(p.x), at, 3, "dot", f"{p.hover} (off the scale)"))
+            parts.append(marker("down", across, at, 3, "dot", f"{p.hover} (off the scale)"))
             continue
         form, number = shape.get(p.series, ("circle", -1))
         colour = f"s{number}" if number >= 0 else "dot"
         if p.spread:
             a, b = (y(min(max(p.y + s * p.spread, y.low), y.high)) for s in (-1, 1))
-            parts.append(line(x(p.x), a, x(p.x), b, f"whisker {colour}"))
+            parts.append(line(across, a, across, b, f"whisker {colour}"))
         solid = colour + (" on-front" if p in front else "") + (" single" if p.spread is None else "")
-        parts.append(marker(form, x(p.x), at, 4 if number >= 0 else 2.6, solid, p.hover))
+        parts.append(marker(form, across, at, 4 if number >= 0 else 2.6, solid, p.hover))
     said = ""
     for p in on_scale:
         name = p.label or p.series
@@ -183,9 +192,13 @@ def loss_class(loss: float) -> str:
     return f"h{sum(loss > step for step in STEPS)}"
 
 
+def loss_words() -> list[str]:
+    """What each class of `loss_class` stands for."""
+    return ["no loss"] + [f"≤ {step:g}" for step in STEPS[1:]] + [f"> {STEPS[-1]:g}"]
+
+
 def heat_legend() -> str:
-    words = ["no loss"] + [f"≤ {step:g}" for step in STEPS[1:]] + [f"> {STEPS[-1]:g}"]
-    items = [el("li", el("span", class_=f"swatch h{i}"), f" {w}") for i, w in enumerate(words)]
+    items = [el("li", el("span", class_=f"swatch h{i}"), f" {w}") for i, w in enumerate(loss_words())]
     items.append(el("li", el("span", class_="swatch none"), " cannot be that small"))
     return el("ul", *items, class_="legend")
 
@@ -266,7 +279,7 @@ class Bar:
 
 def bars(name: str, title: str, unit: str, rows: Sequence[Bar]) -> str:
     """Bars from zero; dots on a log axis, without bars, where the largest is over 50 times the least."""
-    first = min(150.0, max(width_of(r.label, FONT) for r in rows) + 14)
+    first = min(160.0, max(width_of(r.label, FONT) for r in rows) + 18)
     low, high = min(r.value for r in rows), max(r.value for r in rows)
     log = low > 0 and high > 50 * low
     end = 296.0
@@ -280,7 +293,7 @@ def bars(name: str, title: str, unit: str, rows: Sequence[Bar]) -> str:
         y, at = 4 + j * tall, axis(row.value)
         spread = "one run" if row.spread is None else f"± {row.spread:.3g} over {row.runs} runs"
         hover = f"{row.label}: {row.value:.4g} {unit}, {spread}"
-        parts.append(text(first - 6, y + 14, clip(row.label, first - 6, FONT), anchor="end", hover=row.label))
+        parts.append(text(first - 6, y + 14, clip(row.label, first - 18, FONT), anchor="end", hover=row.label))
         if log:
             parts += [line(first, y + 10, end, y + 10, "grid"), marker("circle", at, y + 10, 4, "s0 on-front", hover)]
         else:

@@ -12,6 +12,8 @@ from .svg import el
 from .tables import Column, Table, auc
 
 Result = dict[str, Any]
+# Kinds of `bench vectors` in the order in which they get their marks, alike in all charts.
+KINDS_OF_CODES = ("embstore", "PQ", "OPQ", "RQ", "SQ", "LSQ", "PRQ", "PLSQ")
 NARROW, WIDE = (360.0, 330.0), (960.0, 440.0)
 
 
@@ -64,7 +66,7 @@ def _vectors(result: Result, files: list[Table]) -> str:
         plot = Plot(
             f"vectors{number}", f"Error for the bytes: {table['table']}",
             "bits a value, everything counted", "relative squared error",
-            lambda v: f"{v:g}", lambda v: f"{v:g}", better=-1, log_y=True,
+            lambda v: f"{v:g}", lambda v: f"{v:g}", better=-1, log_y=True, order=KINDS_OF_CODES,
         )  # fmt: skip
         caption = escape(
             f"{table['table']}, {table['metric']}: relative squared error, one run each; lower and left is better"
@@ -106,10 +108,11 @@ def _words(result: Result, files: list[Table]) -> str:
             if score is not None and size > 0
         ]
         plot = Plot(
-            f"words{number}", f"{name} by bytes a row", "bytes a row", name, lambda v: f"{v:g}", lambda v: f"{v:.3g}"
-        )
+            f"words{number}", f"{name} by bytes a row", "bytes a row", name, lambda v: f"{v:g}", lambda v: f"{v:.3g}",
+            order=tuple(dict.fromkeys(r["spec"].split(", ")[0] for r in result["rows"])),
+        )  # fmt: skip
         if points:
-            parts.append(figure(escape(name), scatter(plot, points, 360, 280), legend(points, plot)))
+            parts.append(el("figure", scatter(plot, points, 360, 280), legend(points, plot)))
     about = "Spearman's correlation with human judgements, and the share of analogies answered; more is better."
     return el("p", escape(f"{result.get('table', '')}. {about}")) + el("div", *parts, class_="charts") + table.html()
 

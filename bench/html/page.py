@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -12,8 +11,8 @@ from .advice import TOLERABLE, advise
 from .charts import Bar, Plot, Point, bars, heat_legend, heat_map, legend, matrix, quality_points, scatter
 from .offline import both, figure
 from .runs import DIVERGED, MEASURES, Material, Run, plain
-from .summary import Task, budget_name, ranking, share, tasks, tau
-from .svg import el
+from .summary import Task, agreements, budget_name, share, tasks
+from .svg import el, prose
 from .tables import Column, Table, Value
 
 COSTS = ("step_ms", "seconds_to_best", "seconds", "serve_1", "serve_128", "serve_10000", "peak_mb")
@@ -26,7 +25,7 @@ NEEDS = {
 
 
 def p(content: str, class_: str | None = None) -> str:
-    return el("p", escape(content), class_=class_)
+    return el("p", prose(content), class_=class_)
 
 
 def section(name: str, title: str, *inside: str) -> str:
@@ -53,8 +52,8 @@ def _advice(found: Sequence[Task]) -> tuple[str, Table]:
     for task in found:
         items = []
         for a in advise(task):
-            pick = el("b", escape(a.cell.name)) if a.cell else el("i", "no pick")
-            items.append(el("dt", escape(a.use[0].upper() + a.use[1:])) + el("dd", f"{pick}: {escape(a.why)}."))
+            pick = el("b", prose(a.cell.name)) if a.cell else el("i", "no pick")
+            items.append(el("dt", prose(a.use[0].upper() + a.use[1:])) + el("dd", f"{pick}: {prose(a.why)}."))
         cards.append(el("article", el("h3", escape(task.name)), el("dl", *items)))
     timed = p("Times are of the runs as they were: they compare only where the machine did nothing else.", "note")
     return section("choose", "What to choose", timed, el("div", *cards, class_="cards"), table.link()), table
@@ -79,7 +78,8 @@ def _quality(task: Task, number: int, order: tuple[str, ...], files: list[Table]
             share, lambda v: f"{v:.4g}", level=level, order=order,
         )  # fmt: skip
         caption = "Test AUC against stored bytes (logarithmic); higher and further left is better. The line is the "
-        caption += "front of means: nothing is both smaller and better; where error bars overlap, that may be chance."
+        caption += "front of means: nothing is both smaller and better; where error bars overlap, that may be chance. "
+        caption += "Marks that would cover each other stand side by side."
         parts.append(figure(caption, both(plot, points), legend(points, plot)))
         front = tables.front(task, f"front-{number + 1}")
         files.append(front)
@@ -162,23 +162,18 @@ def _costs(task: Task, number: int) -> str:
 
 def _stability(found: Sequence[Task], files: list[Table]) -> str:
     """Tau over tasks, and within each task over seeds."""
-    groups = [("data sets and models, means over seeds", [(t.name, ranking(t)) for t in found])]
-    groups += [(f"seeds of {t.name}", [(f"seed {s}", ranking(t, s)) for s in t.seeds]) for t in found]
     made, left = [], []
     rows: list[list[Value]] = []
-    for number, (title, rankings) in enumerate(groups):
-        taus = [[tau(a, b) for _, b in rankings] for _, a in rankings]
-        if len(rankings) < 2 or all(taus[i][j] is None for i in range(len(taus)) for j in range(i)):
-            left.append(title)
+    for number, group in enumerate(agreements(found)):
+        if not group.known:
+            left.append(group.over)
             continue
-        names = [name for name, _ in rankings]
-        for j, i in itertools.combinations(range(len(taus)), 2):
-            known = taus[i][j]
-            rows.append([title, names[j], names[i], known[0] if known else None, known[1] if known else 0])
-        pairs = [known[1] for i in range(len(taus)) for known in taus[i][:i] if known]
-        caption = f"Over {title}: {' to '.join(map(str, sorted({min(pairs), max(pairs)})))} pairs of methods each."
-        values = [[known[0] if known else None for known in row] for row in taus]
-        made.append(figure(escape(caption), matrix(f"tau{number}", f"Kendall's tau over {title}", names, values)))
+        rows += [[group.over, *one] for one in group.known]
+        pairs = [one[3] for one in group.known]
+        caption = f"Over {group.over}: {' to '.join(map(str, sorted({min(pairs), max(pairs)})))} pairs of methods each."
+        values = [[known[0] if known else None for known in row] for row in group.taus]
+        title = f"Kendall's tau over {group.over}"
+        made.append(figure(escape(caption), matrix(f"tau{number}", title, group.names, values)))
     intro = p(
         "Kendall's tau-b of test AUC over all pairs of methods at the same budget: 1 where both order all pairs alike, "
         "0 where one says nothing about the other, −1 where they contradict each other."

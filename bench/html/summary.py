@@ -212,6 +212,31 @@ def ranking(task: Task, seed: int | None = None) -> Ranking:
     return found
 
 
+@dataclass(frozen=True)
+class Agreement:
+    """Rankings by name, and tau of each pair with how many pairs of methods it rests on; None where undefined."""
+
+    over: str
+    names: tuple[str, ...]
+    taus: tuple[tuple[tuple[float, int] | None, ...], ...]
+
+    @property
+    def known(self) -> list[tuple[str, str, float, int]]:
+        """Every pair of rankings that has a tau: the two names, tau, pairs of methods."""
+        pairs = itertools.combinations(range(len(self.names)), 2)
+        return [(self.names[j], self.names[i], *found) for j, i in pairs if (found := self.taus[i][j]) is not None]
+
+
+def agreements(found: Sequence[Task]) -> list[Agreement]:
+    """How far tasks order methods alike, and within each task its seeds."""
+    groups = [("data sets and models, means over seeds", [(t.name, ranking(t)) for t in found])]
+    groups += [(f"seeds of {t.name}", [(f"seed {s}", ranking(t, s)) for s in t.seeds]) for t in found]
+    return [
+        Agreement(title, tuple(n for n, _ in own), tuple(tuple(tau(a, b) for _, b in own) for _, a in own))
+        for title, own in groups
+    ]
+
+
 def tau(a: Ranking, b: Ranking) -> tuple[float, int] | None:
     """Kendall's tau-b over pairs of methods at the same budget, and how many pairs; None if undefined."""
     agree = pairs = untied_a = untied_b = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
@@ -21,6 +21,11 @@ def el(tag: str, *inside: str, **attributes: str | float | None) -> str:
         if value is not None
     )
     return f"<{tag}{text}>{''.join(inside)}</{tag}>"
+
+
+def prose(content: str) -> str:
+    """Text of the page, escaped; a number and its percent sign stay on one line."""
+    return escape(content).replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def _plain(value: str | float) -> str:
@@ -128,6 +133,19 @@ def spanning(values: Iterable[float], start: float, end: float, *, log: bool = F
     return Axis(low - grow, high + grow, start, end)
 
 
+def swarm(points: Sequence[tuple[float, float]], size: float, most: float) -> list[float]:
+    """Where along x to draw each mark so that none covers one before it: as little aside as will do, `most` at most."""
+    placed: list[tuple[float, float]] = []
+    sides = [0.0]
+    while sides[-1] + size / 2 <= most:
+        sides.append(sides[-1] + size / 2)
+    offsets = [s * side for side in sides for s in ((1, -1) if side else (1,))]
+    for x, y in points:
+        free = (x + o for o in offsets if all(math.hypot(x + o - a, y - b) >= size for a, b in placed))
+        placed.append((next(free, x), y))
+    return [x for x, _ in placed]
+
+
 Box = tuple[float, float, float, float]
 
 
@@ -149,7 +167,7 @@ class Labels:
     def place(self, x: float, y: float, content: str, class_: str) -> str:
         """Markup of the label, in bold, or nothing where there is no room."""
         width, height = BOLD * self.size * len(content), self.size
-        for reach in (7, 16, 28, 42):
+        for reach in (7, 16, 28):
             for dx, dy in ((-0.7, -0.7), (0.7, -0.7), (0, -1), (-1, 0), (1, 0), (0.7, 0.7), (-0.7, 0.7), (0, 1)):
                 left = x + dx * reach - (width if dx < 0 else width / 2 if dx == 0 else 0)
                 top = y + dy * reach - (height if dy < 0 else height / 2 if dy == 0 else 0)

@@ -15,15 +15,22 @@ from .runs import MEASURES, Run, plain
 from .summary import Cell, Task, budget_name, share
 from .svg import el
 
+# Characters above which the text of a cell is broken into lines.
+LONG = 36
 Value = str | float | int | None
+
+
+def minus(number: str) -> str:
+    """A number with the sign of its own for what is below zero, as long as a plus."""
+    return number.replace("-", "−", 1) if number.startswith("-") else number
 
 
 def shown(value: Value) -> str:
     if value is None:
         return ""
     if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int) else value
+        return minus(f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}")
+    return minus(f"{value:,}") if isinstance(value, int) else value
 
 
 @dataclass(frozen=True)
@@ -68,14 +75,16 @@ class Table:
                 if i == 0:
                     cells.append(el("th", content, scope="row"))
                 else:
-                    cells.append(el("td", content, class_="number" if number else None))
+                    kind = "number" if number else "long" if len(content) > LONG else None
+                    cells.append(el("td", content, class_=kind))
             body.append(el("tr", *cells))
         table = el("table", el("thead", head), el("tbody", *body))
         return el("div", table, class_="wide", tabindex="0", role="region", aria_label=self.name) + self.link()
 
 
 def auc(value: float) -> str:
-    return f"{value:.4f}"
+    """Four places; what rounds to zero has no sign."""
+    return minus(f"{round(value, 4) + 0.0:.4f}")
 
 
 MEANT = [m for m in MEASURES if m != "popularity"]

@@ -20,11 +20,25 @@ from .trial import Trial
 
 Need = Literal["error", "search", "lookup"]
 
-# Rows and queries of the first round, and of the second where rows are not long.
-_FIRST_ROWS, _FIRST_QUERIES = 3000, 50
+# Rows of the last round where they are not long.
 _ROWS, _VALUES, _FEWEST = 20_000, 1 << 21, 4000
-# What the first round may be wrong by, in error, recall and bytes, and how many go on to the second.
-_ERROR_SLACK, _RECALL_SLACK, _STEP_SLACK, _FINALISTS = 1.35, 0.06, 5, 4
+
+
+@dataclass(frozen=True)
+class _Round:
+    """A round before the last: its rows and queries; what it may be wrong by, in error (a factor) and recall; how many
+    go on."""
+
+    rows: int
+    queries: int
+    error: float
+    recall: float
+    most: int
+
+
+_FIRST, _MIDDLE = _Round(3000, 50, 1.35, 0.06, 5), _Round(8000, 100, 1.12, 0.04, 3)
+# Of those that need the fewest bytes in the first round: steps of size that it may be wrong by, and how many go on.
+_STEP_SLACK, _FINALISTS = 5, 4
 # need="lookup" gives up a factor in error for speed: what a bit a value is worth.
 _WORTH = 4.0
 # Sizes are searched in steps of this ratio, down to this many bits a value.
@@ -81,7 +95,7 @@ class Advice:
     Attributes
     ----------
     best : the recommendation, one of `options`.
-    options : those of the second round, best first, then those dropped after the first.
+    options : those of the last round, best first, then those dropped before, from those that came furthest.
     shape : of the table.
     sample_rows, queries : that the recommendation rests on; `sample_rows` of all rows makes error and recall exact.
     """
@@ -114,9 +128,9 @@ def advise(
 ) -> Advice:
     """Recommend a method for a table, from trials on a sample of its rows.
 
-    Give one of `budget`, `max_loss` and `min_recall`. All candidates are tried on 3,000 rows, the best of them again on
-    `sample` rows. Methods that need counts, keys or training with a model are not among them, nor `dedup`, whose size
-    no sample tells.
+    Give one of `budget`, `max_loss` and `min_recall`. All candidates are tried on 3,000 rows, with a budget the best of
+    them on 8,000, and the best of those on `sample` rows. Methods that need counts, keys or training with a model are
+    not among them, nor `dedup`, whose size no sample tells.
 
     Parameters
     ----------
@@ -143,10 +157,12 @@ def advise(
             _check_floor(shape, parse_budget(budget, shape), budget)
         rng = np.random.default_rng(seed)
         rows = sample or max(_FEWEST, min(_ROWS, _VALUES // shape.embedding_dim))
-        second = draw(opened, rows, queries, metric, rng)
-    trials = _Trials(second.smaller(_FIRST_ROWS, _FIRST_QUERIES, rng), second, k, seed, progress)
+        last = draw(opened, rows, queries, metric, rng)
+    # Half as many rows as in the last round save less than they cost.
+    rounds = [_FIRST] if last.rows < 2 * _MIDDLE.rows or budget is None else [_FIRST, _MIDDLE]
+    trials = _Trials([*(last.smaller(r.rows, r.queries, rng) for r in rounds), last], k, seed, progress)
     if budget is not None:
-        return _within(parse_budget(budget, shape), need, trials)
+        return _within(parse_budget(budget, shape), need, trials, rounds)
     if max_loss is not None:
         return _smallest(lambda t: t.error <= max_loss, f"lose at most {max_loss:g}", lambda t: t.error, trials)
     return _smallest(
@@ -184,12 +200,10 @@ def _check_floor(shape: TableShape, limit: int, given: Budget) -> None:
 
 
 class _Trials:
-    """Trials in two rounds, each method once in each."""
+    """Trials in rounds of `samples`, from the smallest to the largest, each method once in each."""
 
-    def __init__(
-        self, first: Sample, second: Sample, k: int, seed: int, progress: Callable[[str], None] | None
-    ) -> None:
-        self.first, self.second, self.shape = first, second, second.shape
+    def __init__(self, samples: Sequence[Sample], k: int, seed: int, progress: Callable[[str], None] | None) -> None:
+        self.samples, self.shape = samples, samples[-1].shape
         self._k, self._seed, self._progress = k, seed, progress
         self._done: dict[tuple[str, int], tuple[Candidate, Trial]] = {}
 
@@ -203,9 +217,9 @@ class _Trials:
 
     def option(self, candidate: Candidate) -> Option:
         """What is known of a candidate, from the larger sample if it was tried on that."""
-        tried = [self._done.get((repr(candidate.method), s.rows)) for s in (self.first, self.second)]
-        done = [t for _, t in filter(None, tried)]
-        last = done[-1]
+        tried = {s.rows: self._done.get((repr(candidate.method), s.rows)) for s in self.samples}
+        done = {rows: found[1] for rows, found in tried.items() if found is not None}
+        rows, last = list(done.items())[-1]
         return Option(
             method=candidate.text,
             config=candidate.config,
@@ -215,8 +229,10 @@ class _Trials:
             error=last.error,
             recall=last.recall,
             lookup_us=last.lookup_us,
-            compress_seconds=None if tried[1] is None else trial.seconds(done, self.shape.num_embeddings),
-            sample_rows=(self.first if tried[1] is None else self.second).rows,
+            compress_seconds=trial.seconds(list(done.values()), self.shape.num_embeddings)
+            if rows == self.samples[-1].rows
+            else None,
+            sample_rows=rows,
         )
 
     def nearest(self, cost: Callable[[Trial], float]) -> tuple[Candidate, float]:
@@ -227,39 +243,45 @@ class _Trials:
     def advice(self, finalists: Sequence[Candidate], others: Sequence[Candidate]) -> Advice:
         # Two families may come to the same.
         made = [self.option(c) for c in {repr(c.method): c for c in (*others[::-1], *finalists[::-1])}.values()][::-1]
-        return Advice(made[0], tuple(made), self.shape, self.second.rows, len(self.second.queries))
+        return Advice(made[0], tuple(made), self.shape, self.samples[-1].rows, len(self.samples[-1].queries))
 
 
-def _within(limit: int, need: Need, trials: _Trials) -> Advice:
+def _within(limit: int, need: Need, trials: _Trials, rounds: Sequence[_Round]) -> Advice:
     found = list(each(trials.shape, limit))
     if limit >= trials.shape.nbytes_float32:
         found = [c for c in found if c.text == "float32"]
-    first = {c: trials.run(c, trials.first) for c in found}
-    least, most = min(t.error for t in first.values()), max(t.recall for t in first.values())
-
-    def goes_on(t: Trial) -> bool:
-        if need == "search":
-            return t.recall >= most - _RECALL_SLACK
-        return t.error <= least * _ERROR_SLACK * (_WORTH if need == "lookup" else 1)
-
     order: dict[Need, Callable[[Trial], float]] = {
         "error": lambda t: t.error,
         "search": lambda t: -t.recall,
         "lookup": lambda t: t.lookup_us,
     }
-    by_first = sorted(found, key=lambda c: order[need](first[c]))
-    finalists = [c for c in by_first if goes_on(first[c])][:_FINALISTS]
-    best = min(found, key=lambda c: first[c].error)
-    if best not in finalists:
-        finalists.append(best)
-    second = {c: trials.run(c, trials.second) for c in finalists}
+    left, dropped = found, list[Candidate]()
+    for sample, early in zip(trials.samples, rounds, strict=False):
+        tried = {c: trials.run(c, sample) for c in left}
+        kept = _kept(tried, order[need], need, early)
+        dropped[:0] = sorted((c for c in left if c not in kept), key=lambda c: tried[c].error)
+        left = kept
+    last = {c: trials.run(c, trials.samples[-1]) for c in left}
     if need == "lookup":
-        enough = _WORTH * min(t.error for t in second.values())
-        ranked = sorted(finalists, key=lambda c: (second[c].error > enough, second[c].lookup_us))
+        enough = _WORTH * min(t.error for t in last.values())
+        ranked = sorted(left, key=lambda c: (last[c].error > enough, last[c].lookup_us))
     else:
-        ranked = sorted(finalists, key=lambda c: (order[need](second[c]), second[c].error))
-    others = [c for c in sorted(found, key=lambda c: first[c].error) if c not in finalists]
-    return trials.advice(ranked, others)
+        ranked = sorted(left, key=lambda c: (order[need](last[c]), last[c].error))
+    return trials.advice(ranked, dropped)
+
+
+def _kept(tried: dict[Candidate, Trial], order: Callable[[Trial], float], need: Need, early: _Round) -> list[Candidate]:
+    """Which go on to the next round: those within reach of the best, and that of least error."""
+    least, most = min(t.error for t in tried.values()), max(t.recall for t in tried.values())
+
+    def within(t: Trial) -> bool:
+        if need == "search":
+            return t.recall >= most - early.recall
+        return t.error <= least * early.error * (_WORTH if need == "lookup" else 1)
+
+    kept = sorted((c for c in tried if within(tried[c])), key=lambda c: order(tried[c]))[: early.most]
+    best = min(tried, key=lambda c: tried[c].error)
+    return kept if best in kept else [*kept, best]
 
 
 def _smallest(enough: Callable[[Trial], bool], goal: str, cost: Callable[[Trial], float], trials: _Trials) -> Advice:
@@ -278,12 +300,12 @@ def _smallest(enough: Callable[[Trial], bool], goal: str, cost: Callable[[Trial]
     first: dict[Family, int] = {}
     for family in families(shape.embedding_dim).values():
         start = min(top, best + _STEP_SLACK)
-        if passes(family, trials.first, start):
-            step = _least(functools.partial(passes, family, trials.first), start, top)
+        if passes(family, trials.samples[0], start):
+            step = _least(functools.partial(passes, family, trials.samples[0]), start, top)
             assert step is not None
             first[family], best = step, min(best, step)
     chosen = sorted(first, key=lambda f: first[f])[:_FINALISTS]
-    found = [_least(functools.partial(passes, f, trials.second), first[f], top) for f in chosen]
+    found = [_least(functools.partial(passes, f, trials.samples[-1]), first[f], top) for f in chosen]
     ranked = sorted(
         (c for family, step in zip(chosen, found, strict=True) if step is not None and (c := made(family, step))),
         key=lambda c: c.nbytes,

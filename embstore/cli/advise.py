@@ -85,7 +85,7 @@ def _print(found: Advice, k: int) -> None:
     left = len(found.options) - _SHOWN
     notes = [] if left <= 0 else [f"{left} more were tried and are in --json"]
     if any(o.sample_rows != found.sample_rows for o in found.options[:_SHOWN]):
-        notes.append("- dropped after the first, smaller sample")
+        notes.append("- dropped after a smaller sample")
     if notes:
         print("  " + "; ".join(notes))
     print()

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ..arrays import Arrays, ArraySpec, TableShape
 from ..errors import BudgetError, ConfigError
-from ..kmeans import ROWS_PER_CENTROID, faiss, finite_rows, kmeans, nearest
+from ..kmeans import ROWS_PER_CENTROID, faiss, finite_rows, kmeans, nearest, on_threads
 from ..method import FloatRows, Ids, Named, RowMethod, Rows, nbytes
 from ._bits import pack, packed_bytes, unpack
 from .pq import LANES, check_codes, gaussian_distortion, round_codebooks
@@ -21,6 +21,8 @@ F32 = npt.NDArray[np.float32]
 Shared = Mapping[str, npt.NDArray[Any]]
 
 _BLOCK_VALUES = 1 << 22
+# Rows that one thread encodes at a time while fitting.
+_FAST_ROWS = 1 << 10
 _ROUNDS, _SWEEPS = 8, 3
 # Rows codebooks are made best for jointly, at least: together they have more values than one that k-means learns.
 _LEAST_ROWS = 1 << 16
@@ -125,7 +127,9 @@ class RQ(RowMethod):
         coder = faiss("rq").ResidualQuantizer(dim, m, self.bits)
         faiss("rq").copy_array_to_vector(codebooks.ravel(), coder.codebooks)
         coder.max_beam_size, coder.is_trained = self.beam, True
-        return unpack(coder.compute_codes(x)[:, : packed_bytes(m, self.bits)], self.bits, m)
+        blocks = [x[i : i + _FAST_ROWS] for i in range(0, len(x), _FAST_ROWS)]
+        packed: npt.NDArray[np.uint8] = np.concatenate(on_threads(coder.compute_codes, blocks, "rq"))
+        return unpack(packed[:, : packed_bytes(m, self.bits)], self.bits, m)
 
     def encode(self, shared: Shared, ids: Ids, rows: FloatRows) -> Named:
         codebooks = shared["codebooks"].astype(np.float32)

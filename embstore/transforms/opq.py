@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from ..arrays import ArraySpec
 from ..errors import ConfigError
-from ..kmeans import even_slices, finite_rows, kmeans, nearest
+from ..kmeans import even_slices, finite_rows, kmeans, nearest, on_threads
 from ..method import FloatRows, Named
 from ..products import multiply
 from ..transform import F32, Shared, Transform
@@ -83,12 +84,7 @@ class OPQ(Transform):
         for _ in range(_ROUNDS):
             codes = (exact @ rotation.T).astype(np.float32)
             decoded = np.empty_like(codes)
-            for s, (first, last) in enumerate(slices):
-                part = np.ascontiguousarray(codes[:, first:last])
-                found = kmeans(part, count, seed, "opq", iterations=4 if centroids[s] is not None else 10,
-                               start=centroids[s])  # fmt: skip
-                decoded[:, first:last] = found[nearest(part, found, "opq")]
-                centroids[s] = found
+            on_threads(functools.partial(_code, codes, decoded, centroids, slices, count, seed), range(m), "opq")
             # What the rotation leaves out of a row counts as well: rows have the same length in every round.
             error = float(np.square(codes - decoded, dtype=np.float64).sum() - np.square(codes, dtype=np.float64).sum())
             if error < least:
@@ -106,6 +102,17 @@ class OPQ(Transform):
 
     def adjoint(self, shared: Shared, queries: FloatRows) -> tuple[FloatRows, F32]:
         return queries @ shared["components"].T, np.zeros(len(queries), np.float32)
+
+
+def _code(
+    codes: F32, decoded: F32, centroids: list[F32 | None], slices: list[tuple[int, int]], count: int, seed: int, s: int
+) -> None:
+    """Better centroids of slice `s`, and its columns of `decoded`."""
+    first, last = slices[s]
+    part = np.ascontiguousarray(codes[:, first:last])
+    found = kmeans(part, count, seed, "opq", iterations=4 if centroids[s] is not None else 10, start=centroids[s])
+    decoded[:, first:last] = found[nearest(part, found, "opq")]
+    centroids[s] = found
 
 
 def deal(variances: npt.NDArray[Any], sizes: list[int]) -> npt.NDArray[np.intp]:
