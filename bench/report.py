@@ -246,6 +246,11 @@ def _vectors(result: dict[str, Any]) -> str:
                 [best["method"], f"{best['recall']:.3f}" + (" (missed)" if short else "")] if best else ["none", ""]
             )
             text += "| " + " | ".join(cells) + " |\n"
+        reasons: dict[str, list[str]] = {}
+        for method, reason in table.get("left out", {}).items():
+            reasons.setdefault(reason, []).append(method)
+        for reason, methods in reasons.items():
+            text += f"\nLeft out, {reason}: {', '.join(methods)}.\n"
     return text
 
 
