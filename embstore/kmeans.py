@@ -4,28 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .errors import MissingDependencyError
+from .optional import faiss
 
 F32 = npt.NDArray[np.float32]
 
 # Rows a centroid is learned from, at most, as FAISS has it: more buy less than a thousandth of the error.
 ROWS_PER_CENTROID = 256
-
-
-def faiss(what: str) -> Any:
-    """The faiss module; `MissingDependencyError` says that `what` needs it."""
-    try:
-        import faiss as module
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"fitting {what} needs faiss, found no such package; pip install embstore[faiss]"
-        ) from error
-    return module
 
 
 def finite_rows(rows: F32) -> F32:
@@ -42,7 +30,7 @@ def kmeans(rows: F32, count: int, seed: int, what: str, iterations: int = 25, st
     n, dim = rows.shape
     if n <= count:
         return np.resize(rows, (count, dim)).astype(np.float32) if n else np.zeros((count, dim), np.float32)
-    clustering = faiss(what).Kmeans(
+    clustering = faiss(f"fitting {what}").Kmeans(
         dim, count, niter=iterations, seed=seed, min_points_per_centroid=1, max_points_per_centroid=ROWS_PER_CENTROID
     )
     clustering.train(np.ascontiguousarray(rows), init_centroids=start)
@@ -55,13 +43,13 @@ def kmeans_each(parts: Sequence[F32], count: int, seed: int, what: str) -> list[
 
     FAISS's own would meet after every step, and steps of narrow parts are short.
     """
-    threads = min(len(parts), faiss(what).omp_get_max_threads())
+    threads = min(len(parts), faiss(f"fitting {what}").omp_get_max_threads())
 
     def one(part: F32) -> F32:
         return kmeans(part, count, seed, what)
 
     def alone() -> None:
-        faiss(what).omp_set_num_threads(1)  # of this thread only
+        faiss(f"fitting {what}").omp_set_num_threads(1)  # of this thread only
 
     with ThreadPoolExecutor(threads, "embstore-kmeans", initializer=alone) as pool:
         return list(pool.map(one, parts))
@@ -69,7 +57,7 @@ def kmeans_each(parts: Sequence[F32], count: int, seed: int, what: str) -> list[
 
 def nearest(rows: F32, centroids: F32, what: str) -> npt.NDArray[np.int64]:
     """The nearest centroid of each row, fast and with FAISS's rounding: for fitting, not for encoding."""
-    _, found = faiss(what).knn(np.ascontiguousarray(rows), np.ascontiguousarray(centroids), 1)
+    _, found = faiss(f"fitting {what}").knn(np.ascontiguousarray(rows), np.ascontiguousarray(centroids), 1)
     return np.maximum(found[:, 0], 0).astype(np.int64)  # type: ignore[no-any-return]
 
 

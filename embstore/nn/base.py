@@ -99,7 +99,7 @@ class CompressedEmbedding(nn.Module, abc.ABC):
         option: Mapping[str, Any],
     ) -> Method:
         """The resolved storage method for `config` within `limit` bytes; `option` are training options."""
-        from ..compression import choose
+        from ..budgets import choose
 
         return choose(stored.from_config(config), shape, limit, {})
 

@@ -62,7 +62,7 @@ class Define(CompressedEmbedding):
         config: dict[str, Any],
         option: Mapping[str, Any],
     ) -> Method:
-        from ..compression import choose
+        from ..budgets import choose
 
         return choose(option["stored"], shape, limit, config)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import optional
 from ..errors import (
     ConfigError,
     CorruptionError,
@@ -90,7 +91,7 @@ def build_index(
     folder = _directory(table, name)
     if os.path.lexists(folder) and not overwrite:
         raise DestinationExistsError(f"index {name!r} exists already; choose another name or ask to overwrite")
-    faiss = _faiss.require("an index")
+    faiss = optional.faiss("an index")
     rows = table.num_embeddings
     most = min(TRAINING_ROWS, max(1, TRAINING_BYTES // (4 * table.embedding_dim)))
     if training_rows is not None and (type(training_rows) is not int or training_rows < 1):
@@ -201,7 +202,7 @@ class TableIndex:
         `nprobe` : lists to look at in an IVF index, by default a 32nd of them. `allowed` : a byte for each row, nonzero
         where it may be found, or None.
         """
-        faiss = _faiss.require("a search through an index")
+        faiss = optional.faiss("a search through an index")
         selector = None
         if allowed is not None:
             selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
@@ -260,7 +261,7 @@ def load(table: Table, name: str) -> TableIndex:
     check_size(file, said["nbytes"], f"file of {what}")
     if file_crc(file) != said["crc32c"]:
         raise CorruptionError(f"file of {what} does not match its checksum; build it again")
-    faiss = _faiss.require("a search through an index")
+    faiss = optional.faiss("a search through an index")
     try:
         index = faiss.read_index(file)
     except RuntimeError as error:
