@@ -76,8 +76,9 @@ def build_index(
     metric : "cosine" (inner product of unit rows), "ip" or "l2"; searches through the index must ask for the same.
     name : of the index; a table may have several.
     training_rows : rows to train on, drawn by `seed`; by default at most 262,144 and at most 1 GiB of float32.
-    gpu : train and add on the first GPU: True, or False for never; by default where FAISS has one and can build this
-        kind of index on it. The stored index is one for the CPU; one from a GPU differs in how its sums were rounded.
+    gpu : train and add on the first GPU: True, or False for never; by default where FAISS has one, can build this kind
+        of index on it and finds room for it there. The stored index is one for the CPU; one from a GPU differs in how
+        its sums were rounded.
     overwrite : replace an index of this name.
     progress : called with (rows added, rows in all).
 
@@ -105,28 +106,41 @@ def build_index(
             if index.metric_type not in kinds:
                 raise ConfigError(f"FAISS builds {factory!r} for 'l2' and 'cosine' only, found {metric!r}; choose one")
             on_gpu = _to_gpu(faiss, index, gpu)
-            index = index if on_gpu is None else on_gpu
-            if not index.is_trained:
-                drawn = np.random.default_rng(seed).choice(rows, take, replace=False, shuffle=False)
-                sample = table.lookup(np.sort(drawn))
-                index.train(_prepared(sample[np.isfinite(sample).all(axis=1)], metric))
-            done = 0
-            for block in table.blocks(max(1, BLOCK_BYTES // (4 * table.embedding_dim))):
-                index.add(_prepared(np.where(np.isfinite(block).all(axis=1, keepdims=True), block, 0), metric))
-                done += len(block)
-                if progress is not None:
-                    progress(done, rows)
+            if on_gpu is not None:
+                try:
+                    _fill(on_gpu, table, metric, take, seed, progress)
+                    index = faiss.index_gpu_to_cpu(on_gpu)
+                except RuntimeError:
+                    if gpu:
+                        raise
+                    on_gpu = None  # its memory is too small, for example
+            if on_gpu is None:
+                _fill(index, table, metric, take, seed, progress)
         except RuntimeError as error:
+            cure = "choose another factory string, or leave gpu out" if gpu else "choose another factory string"
             raise ConfigError(
                 f"FAISS could not build {factory!r} for {rows} x {table.embedding_dim}, trained on {take} rows: "
-                f"{_faiss.said(error)}; choose another factory string"
+                f"{_faiss.said(error)}; {cure}"
             ) from error
-    if on_gpu is not None:
-        index = faiss.index_gpu_to_cpu(index)
     described = {"table": table.metadata["digest"], "factory": factory, "metric": metric, "seed": seed}
     described |= {"num_embeddings": rows, "embedding_dim": table.embedding_dim, "trained_on": take}
     _publish(faiss, index, folder, {"format_version": 1, "faiss": faiss.__version__, **described})
     return load(table, name)
+
+
+def _fill(index: Any, table: Table, metric: Metric, take: int, seed: int, progress: Progress | None) -> None:
+    """Train an empty index on `take` rows, then add all."""
+    rows = table.num_embeddings
+    if not index.is_trained:
+        drawn = np.random.default_rng(seed).choice(rows, take, replace=False, shuffle=False)
+        sample = table.lookup(np.sort(drawn))
+        index.train(_prepared(sample[np.isfinite(sample).all(axis=1)], metric))
+    done = 0
+    for block in table.blocks(max(1, BLOCK_BYTES // (4 * table.embedding_dim))):
+        index.add(_prepared(np.where(np.isfinite(block).all(axis=1, keepdims=True), block, 0), metric))
+        done += len(block)
+        if progress is not None:
+            progress(done, rows)
 
 
 def _metric_types(faiss: Any, metric: Metric) -> tuple[int, ...]:
@@ -146,11 +160,21 @@ def _to_gpu(faiss: Any, index: Any, gpu: bool | None) -> Any:
             "gpu=True needs a GPU and a faiss built for it, found neither or one; leave gpu out, or install faiss-gpu"
         )
     try:
-        return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
+        found = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
+        if not _on_gpu(faiss, found):  # FAISS before 1.9 copies what it has no GPU index for
+            raise RuntimeError("this index type is not implemented on GPU")
     except RuntimeError:
         if gpu:
             raise
         return None  # graphs for example, which GPUs do not build
+    return found
+
+
+def _on_gpu(faiss: Any, index: Any) -> bool:
+    """Whether the rows of an index are on a GPU; transforms before it never are."""
+    while isinstance(index, faiss.IndexPreTransform):
+        index = faiss.downcast_index(index.index)
+    return isinstance(index, faiss.GpuIndex)
 
 
 def _prepared(rows: FloatRows, metric: Metric) -> FloatRows:
