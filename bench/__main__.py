@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from . import codes, errors, kernels, modules, product, report, retrieval, tables, vectors, words
+from . import codes, errors, kernels, lookups, modules, product, report, retrieval, tables, vectors, words
 
 
 def main() -> None:
@@ -20,6 +20,7 @@ def main() -> None:
         "errors",
         "codes",
         "product",
+        "lookups",
         "vectors",
         "retrieval",
         "words",
@@ -61,6 +62,8 @@ def main() -> None:
         codes.main(quick=given.quick, directory=given.dir)
     if given.what in ("product", "all"):
         product.main(quick=given.quick, directory=given.dir)
+    if given.what in ("lookups", "all"):
+        lookups.main(quick=given.quick, directory=given.dir)
     if given.what in ("retrieval", "all"):
         retrieval.main(quick=given.quick, directory=given.dir)
     if given.what in ("words", "all"):

@@ -10,8 +10,12 @@ Settings are stronger than the defaults where that was cheap:
 - LSQ, PLSQ: 10 rounds of training (default 25) on at most 20,000 rows, rows encoded with the default 16.
 
 RQ, LSQ and their products take minutes a size and are left out above 3 bits a value, where their codebooks alone need
-most of the budget and scalar codes have far less error. bitsandbytes stores blocks of 64 with a float32 each, so NF4
-needs 4.5 bits a value and the 8-bit code 8.5: of the budgets only that of 8 has room for the former.
+most of the budget and scalar codes have far less error.
+
+bitsandbytes is not run: its two formats are computed here from their published definitions, which leave no choice but
+the block: runs of the flattened table, each divided by its largest magnitude and rounded to the nearest entry of a
+fixed code. A float32 for each block of 64, its default for 4 bits, makes 4.5 bits a value; its larger blocks, and its
+"double quantization", which codes the scales less their mean in 8 bits, make formats that fit 4 and 8 bits and 1 %.
 """
 
 from __future__ import annotations
@@ -22,6 +26,8 @@ from typing import Any
 
 import numpy as np
 
+from embstore.methods.dynamic8 import Dynamic8
+from embstore.methods.nf4 import NF4
 from embstore.methods.pq import gaussian_distortion
 
 # A peer may need this much more than a budget.
@@ -168,21 +174,31 @@ def _additive(rows: np.ndarray, budgets: tuple[float, ...]) -> Iterator[Peer]:
             )  # fmt: skip
 
 
+def blockwise(x: np.ndarray, code: np.ndarray, block: int, double: bool = False) -> np.ndarray:
+    """Values as a block-wise code of bitsandbytes gives them back, the scales through its 8-bit code where `double`."""
+    flat = np.zeros(-(-x.size // block) * block, np.float32)
+    flat[: x.size] = x.ravel()
+    blocks = flat.reshape(-1, block)
+    scales = np.abs(blocks).max(axis=1)
+    nearest = np.searchsorted((code[1:] + code[:-1]) / 2, blocks / np.maximum(scales, 1e-38)[:, None])
+    if double:
+        mean = scales.mean()
+        scales = mean + blockwise(scales - mean, Dynamic8.table(), 256)
+    found: np.ndarray = (code[nearest] * scales[:, None]).ravel()[: x.size].reshape(x.shape)
+    return found
+
+
 def _bitsandbytes(rows: np.ndarray) -> Iterator[Peer]:
-    try:
-        import bitsandbytes.functional as bnb
-        import torch
-    except ImportError:
-        return
-    x, blocks = torch.from_numpy(rows), -(-rows.size // 64)
-
-    def dynamic() -> np.ndarray:
-        found: np.ndarray = bnb.dequantize_blockwise(*bnb.quantize_blockwise(x, blocksize=64)).numpy()
-        return found
-
-    def normal() -> np.ndarray:
-        found: np.ndarray = bnb.dequantize_4bit(*bnb.quantize_4bit(x, blocksize=64, quant_type="nf4")).numpy()
-        return found
-
-    yield Peer("bitsandbytes", "bitsandbytes dynamic 8-bit", rows.size + 4 * blocks + 1024, dynamic)
-    yield Peer("bitsandbytes", "bitsandbytes NF4", -(-rows.size // 2) + 4 * blocks + 64, normal)
+    codes = {"dynamic 8-bit": (Dynamic8.table(), 8), "NF4": (NF4.table(), 4)}
+    for name, block, double in (
+        ("dynamic 8-bit", 4096, False), ("dynamic 8-bit", 512, False), ("dynamic 8-bit", 64, False),
+        ("NF4", 4096, False), ("NF4", 1024, False), ("NF4", 256, True), ("NF4", 64, True), ("NF4", 64, False),
+    ):  # fmt: skip
+        code, bits = codes[name]
+        blocks = -(-rows.size // block)
+        scales = blocks + 4 * -(-blocks // 256) + 4 + 1024 if double else 4 * blocks
+        yield Peer(
+            "bitsandbytes", f"bitsandbytes {name}, blocks of {block}{', double' * double}",
+            -(-rows.size * bits // 8) + scales + code.nbytes,
+            lambda c=code, b=block, d=double: blockwise(rows, c, b, d),  # type: ignore[misc]
+        )  # fmt: skip

@@ -173,6 +173,25 @@ def _product(result: dict[str, Any]) -> str:
     return text + "".join(f"| {name} | {value:.4g} |\n" for name, value in figures.items())
 
 
+def _lookups(result: dict[str, Any]) -> str:
+    """Of 16 to 64 bytes a row without a rotation, lookups are also to be no slower than numpy.take."""
+    text = f"\n## Lookups of trained codes: {result['rows']:,} x {result['dim']}, uniform ids\n\n"
+    text += (
+        "Table and FAISS index hold the same codes; `numpy.take` reads float32 rows on one thread. Targets: 5 times\n"
+    )
+    text += "FAISS's `reconstruct_batch`; product codes of 16, 32 and 64 bytes no slower than `numpy.take`.\n\n"
+    text += "| code | bytes a row | threads | M rows/s | FAISS | numpy.take | over FAISS | over numpy.take |\n"
+    text += "|---|---:|---:|---:|---:|---:|---:|---:|\n"
+    for row in result["results"]:
+        rates, over = row["M rows/s"], row["over"]
+        cells = [f"{over['FAISS']:.1f}" + (" (missed)" if over["FAISS"] < 5 else "")]
+        slow = row["code"] in ("PQ16", "PQ32", "PQ64") and over["numpy.take"] < 1
+        cells.append(f"{over['numpy.take']:.2f}" + (" (missed)" if slow else ""))
+        text += f"| `{row['code']}` | {row['bytes']:.0f} | {row['threads']} | {rates['embstore']:.1f} | "
+        text += f"{rates['FAISS']:.2f} | {rates['numpy.take']:.1f} | {' | '.join(cells)} |\n"
+    return text
+
+
 def _retrieval(result: dict[str, Any]) -> str:
     text = f"\n## Search: {result['num_embeddings']:,} x {result['embedding_dim']}, {result['threads']} threads\n\n"
     text += f"The {result['k']} nearest by inner product; recall against float32 of the original rows.\n"
@@ -246,12 +265,17 @@ def _vectors(result: dict[str, Any]) -> str:
                 [best["method"], f"{best['recall']:.3f}" + (" (missed)" if short else "")] if best else ["none", ""]
             )
             text += "| " + " | ".join(cells) + " |\n"
+        reasons: dict[str, list[str]] = {}
+        for method, reason in table.get("left out", {}).items():
+            reasons.setdefault(reason, []).append(method)
+        for reason, methods in reasons.items():
+            text += f"\nLeft out, {reason}: {', '.join(methods)}.\n"
     return text
 
 
 PARTS = (
     ("kernels", _kernels), ("tables", _tables), ("errors", _errors), ("codes", _codes), ("product", _product),
-    ("vectors", _vectors),
+    ("lookups", _lookups), ("vectors", _vectors),
     ("retrieval", _retrieval), ("words", _words), ("modules", _modules),
 )  # fmt: skip
 

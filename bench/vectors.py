@@ -1,11 +1,13 @@
 """Error and recall for the bytes, everything counted: our codes beside those of FAISS and bitsandbytes.
 
     python -m bench vectors [--data glove-20k glove-100k sift] [--kinds embstore SQ PQ …] [--budgets 4 2 …]
+                            [--most-seconds 600]
 
 A method of ours is given each budget and chooses its sizes; a peer has no budgets, so it is run at the sizes `peers`
 says, and the best of those that need no more than the budget and 1 % counts. One JSON line per finished measure is
 appended to bench/results/vectors.jsonl, and a measure that is there is not done again: the parts may run side by side.
-When a run ends, bench/results/vectors.json holds the tables of all lines.
+Each runs in a process of its own, ended after --most-seconds; a measure so left out gets a line with the reason, and is
+tried again when more seconds are given. When a run ends, bench/results/vectors.json holds the tables of all lines.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import multiprocessing
 import os
 import tempfile
 import time
@@ -106,7 +109,7 @@ def ours(rows: np.ndarray, budget: float) -> Iterator[tuple[str, dict[str, Any]]
     parts = (5, 4, 3, 2, 4 / 3) if 4 * dim * dim > 0.05 * budget * rows.size / 8 and budget <= 2 else ()
     for kept in sorted({dim, *(int(dim / part) for part in parts)}):
         yield f"pca{kept},tcq", {}
-    if budget <= 1:
+    if budget <= 1.6:
         yield "pq", {}
         for m, bits, _ in peers.sizes(
             rows, (budget,), (4, 5, 6, 7, 8), list(range(1, 33)), lambda m, b: 2 * dim * m * 2**b, 3, slack=1.0
@@ -121,6 +124,25 @@ def _compressed(rows: np.ndarray, spec: str, config: dict[str, Any], budget: flo
         limit = None if config else f"{budget}bpd"
         table = embstore.compress(rows, Path(work) / "t", spec, budget=limit, **config)
         return table.lookup(np.arange(len(rows))), table.nbytes, str(table.method)
+
+
+def _finished(make: Callable[[], Measure], seconds: float) -> Measure:
+    """What `make` gives in a child process, or the reason why nothing came of it in so many seconds."""
+    here, there = multiprocessing.Pipe(duplex=False)
+    child = multiprocessing.get_context("fork").Process(target=lambda: there.send(make()), daemon=True)
+    child.start()
+    there.close()
+    try:
+        if not here.poll(seconds):
+            child.kill()
+            return {"reason": f"not done after {seconds:.0f} s", "limit": seconds}
+        found: Measure = here.recv()
+        return found
+    except EOFError:
+        child.join()
+        raise RuntimeError(f"the process of a measure ended with code {child.exitcode} and no result") from None
+    finally:
+        child.join()
 
 
 def _stored() -> list[Measure]:
@@ -151,30 +173,28 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data", nargs="+", choices=list(DATA), default=list(DATA))
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--budgets", nargs="+", type=float, choices=BUDGETS, default=list(BUDGETS))
+    parser.add_argument("--most-seconds", type=float, default=600.0, help="a measure that takes longer is left out")
     given = parser.parse_args(arguments or [])
     folder = Path(os.environ.get("EMBSTORE_TEST_DATA", "../shared/data"))
     FILE.parent.mkdir(exist_ok=True)
-    done = {_key(measure) for measure in _stored()}
-    for name in given.data:
-        data = DATA[name](folder)
+    done = {_key(m) for m in _stored() if m.get("limit", given.most_seconds) >= given.most_seconds}
+    missing: dict[str, list[str]] = {}
+    for name, load in DATA.items():
+        data = load(folder)
         if data is None:
             print(f"skipped: no data for {name} in {folder}; set EMBSTORE_TEST_DATA")
             continue
         exact = neighbours(data.rows, data.queries, data.metric)
-        for named, make in _measures(data, given.kinds, tuple(given.budgets)):
+        asked = _measures(data, given.kinds, tuple(given.budgets)) if name in given.data else ()
+        wanted = {_key(named) for named, _ in asked}
+        for named, make in _measures(data, list(KINDS), BUDGETS):
             if _key(named) in done:
                 continue
+            if _key(named) not in wanted:
+                missing.setdefault(data.name, []).append(named["method"])
+                continue
             start = time.perf_counter()
-            found: Measure
-            try:
-                decoded, nbytes, resolved = make()
-            except errors.BudgetError as refused:
-                found = {"reason": str(refused)}
-            else:
-                found = {
-                    "bpd": 8 * nbytes / data.rows.size, "error": relative_error(decoded, data.rows),
-                    "recall": recall(decoded, exact, data.queries, data.metric), "resolved": resolved,
-                }  # fmt: skip
+            found = _finished(lambda d=data, e=exact, m=make: _measured(d, e, m), given.most_seconds)  # type: ignore[misc]
             found = {**named, "metric": data.metric, **found, "seconds": time.perf_counter() - start}
             with FILE.open("a") as lines:
                 lines.write(json.dumps(found) + "\n")
@@ -183,16 +203,35 @@ def main(arguments: list[str] | None = None) -> None:
                 found.get("reason") or "{bpd:.3f} bpd {error:.3e} {recall:.3f} {seconds:.0f} s".format(**found),
                 flush=True,
             )  # fmt: skip
-    print(timing.save("vectors", {"tables": tables(_stored())}))
+    print(timing.save("vectors", {"tables": tables(_stored(), missing)}))
 
 
-def tables(measures: list[Measure]) -> list[dict[str, Any]]:
-    """For each table, budget by budget, ours beside the best peer, and all measures."""
+def _measured(data: Data, exact: np.ndarray, make: Callable[[], tuple[np.ndarray, int, str]]) -> Measure:
+    try:
+        decoded, nbytes, resolved = make()
+    except errors.BudgetError as refused:
+        return {"reason": str(refused)}
+    return {
+        "bpd": 8 * nbytes / data.rows.size, "error": relative_error(decoded, data.rows),
+        "recall": recall(decoded, exact, data.queries, data.metric), "resolved": resolved,
+    }  # fmt: skip
+
+
+def tables(measures: list[Measure], missing: dict[str, list[str]] | None = None) -> list[dict[str, Any]]:
+    """For each table, budget by budget, ours beside the best peer; all measures; and what was left out, with reasons.
+
+    `missing` names, table by table, measures that were not tried.
+    """
     found = []
     for name in sorted({m["table"] for m in measures}):
         own = [m for m in measures if m["table"] == name and "reason" not in m]
         mine, theirs = ([m for m in own if (m["kind"] == "embstore") == ours] for ours in (True, False))
-        found.append({"table": name, "metric": own[0]["metric"], "budgets": compare(mine, theirs), "all": own})
+        known = {_key(m) for m in own}
+        late = [m for m in measures if m["table"] == name and "limit" in m and _key(m) not in known]
+        left_out = {m["method"]: m["reason"] for m in late}
+        left_out |= {method: "not run" for method in (missing or {}).get(name, [])}
+        row = {"table": name, "metric": own[0]["metric"], "budgets": compare(mine, theirs), "all": own}
+        found.append({**row, "left out": left_out})
     return found
 
 

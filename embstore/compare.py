@@ -17,9 +17,10 @@ import numpy.typing as npt
 
 from . import pipeline
 from .arrays import TableShape
-from .compression import check_finite, compress, open_rows
+from .compression import compress, open_rows
 from .errors import ConfigError, DestinationExistsError, EmbstoreError, MissingDependencyError
 from .method import nbytes
+from .sampling import check_finite, draw_ids
 from .table import Table
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def compare(
 def draw_rows(source: RowSource, max_rows: int, rng: np.random.Generator) -> tuple[npt.NDArray[np.int64], F32]:
     """Ids and values of at most `max_rows` rows drawn uniformly, in id order; `SourceError` for NaN and infinity."""
     n, dim = source.shape.num_embeddings, source.shape.embedding_dim
-    wanted = np.sort(rng.choice(n, min(max_rows, n), replace=False))
+    wanted = draw_ids(n, max_rows, rng)
     rows = np.empty((len(wanted), dim), np.float32)
     for chunk in source.chunks(65536):
         low, high = np.searchsorted(wanted, (chunk.start, chunk.start + len(chunk.rows)))

@@ -6,183 +6,30 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-import queue
-import re
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from . import method as _method
-from . import pipeline as _pipeline
+from ._pump import Pump
 from .arrays import TableShape
-from .errors import BudgetError, ConfigError, SourceError
+from .budgets import Budget, choose
+from .errors import ConfigError, SourceError
 from .format import layout
 from .format.staging import check_destination
 from .format.writer import TableWriter
-from .method import FloatRows, Method, Sized
+from .method import Method
 from .pipeline import Pipeline
+from .sampling import SourceRows, check_finite
 
 if TYPE_CHECKING:
     from .sources.base import Chunk, RowSource
     from .table import Table
 
 CHUNK_BYTES = 32 << 20
-_CHECK_VALUES = 1 << 18
-_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-_UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
-_NO_BUDGET = 'budget must be like 0.1, "10%", "4bpd", 64000000 or "64MB", found {!r}; write one of these forms'
-_NUMBER = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z%]*)\s*")
 
-Budget = int | float | str
 Progress = Callable[[int, int], None]
-Item = TypeVar("Item")
-
-
-def parse_budget(budget: Budget, shape: TableShape) -> int:
-    """Bytes of a budget: a ratio of float32 (0.1, "10%"), bits per dimension ("4bpd") or bytes (int, "64MB")."""
-    value, unit = budget, ""
-    if isinstance(budget, str):
-        match = _NUMBER.fullmatch(budget)
-        if match is None:
-            raise ConfigError(_NO_BUDGET.format(budget))
-        text, unit = match[1], match[2].upper()
-        value = int(text) if text.isdigit() else float(text)
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise ConfigError(_NO_BUDGET.format(budget))
-    if not 0 < value < 2**63:
-        raise ConfigError(f"budget must be more than zero, found {budget!r}; leave it out for none")
-    if unit == "%":
-        return int(shape.nbytes_float32 * value / 100)
-    if unit == "BPD":
-        return int(shape.num_embeddings * shape.embedding_dim * value / 8)
-    if unit in _UNITS:
-        return int(value * _UNITS[unit])
-    if unit:
-        raise ConfigError(f"budget must have the unit %, bpd, {', '.join(_UNITS)}, found {budget!r}; use one of these")
-    if isinstance(value, (int, np.integer)):
-        return int(value)
-    if value > 1:
-        raise ConfigError(f"a budget ratio must be at most 1, found {budget!r}; bytes are an int or have a unit")
-    return int(shape.nbytes_float32 * value)
-
-
-def choose(method: str | Method, shape: TableShape, budget: Budget | None, config: Mapping[str, Any]) -> Method:
-    """The resolved method for a shape, within the budget if there is one."""
-    chosen = _pipeline.create(method, config)
-    if budget is None:
-        return chosen.resolve(shape)
-    limit = parse_budget(budget, shape)
-    if isinstance(chosen.method if isinstance(chosen, Pipeline) else chosen, Sized):
-        sized: Method = chosen.for_budget(shape, limit).resolve(shape)  # type: ignore[attr-defined]
-        asked, taken = chosen.resolve(shape).config(), sized.config()
-        for name, value in config.items():
-            if name in taken and taken[name] != asked[name]:
-                raise ConfigError(
-                    f"{name} of method {chosen.id!r} is chosen by the budget, which wants {taken[name]!r}, found "
-                    f"{value!r} asked for too; drop one of the two"
-                )
-        return sized
-    chosen = chosen.resolve(shape)
-    if (floor := _method.nbytes(chosen, shape)) > limit:
-        raise BudgetError(
-            f"method {chosen.id!r} needs {floor:,} bytes for {shape.num_embeddings:,} x {shape.embedding_dim}, "
-            f"found a budget of {limit:,}; raise it or choose a smaller method"
-        )
-    return chosen
-
-
-def check_finite(rows: FloatRows, start: int, name: str) -> None:
-    """`SourceError` naming the first NaN or infinity. `start` is the id of the first row."""
-    flat = rows.reshape(-1)
-    for at in range(0, flat.size, _CHECK_VALUES):
-        part = flat[at : at + _CHECK_VALUES]
-        # Both reductions carry NaN along, and need no temporary.
-        if np.isfinite(part.max()) and np.isfinite(part.min()):
-            continue
-        where = at + int(np.flatnonzero(~np.isfinite(part))[0])
-        row, column = divmod(where, rows.shape[1])
-        raise SourceError(
-            f"row {start + row}, column {column} of {name!r} must be finite, found {rows[row, column]}; "
-            'mend the source or pass nonfinite="keep"'
-        )
-
-
-class _FitRows:
-    """A source as `fit` sees it."""
-
-    def __init__(
-        self,
-        source: RowSource,
-        max_rows: int,
-        check: Callable[[Chunk], None],
-        counts: npt.NDArray[np.float64] | None,
-    ) -> None:
-        self._source, self._max_rows, self._check, self.counts = source, max_rows, check, counts
-
-    @property
-    def shape(self) -> TableShape:
-        return self._source.shape
-
-    def blocks(self) -> Iterator[FloatRows]:
-        for chunk in self._source.chunks(self._max_rows):
-            self._check(chunk)
-            yield chunk.rows
-
-    def sample(self, max_rows: int, rng: np.random.Generator) -> FloatRows:
-        n = self.shape.num_embeddings
-        take = min(max_rows, n)
-        ids = np.arange(n) if take == n else np.sort(rng.choice(n, take, replace=False, shuffle=False))
-        out = np.empty((take, self.shape.embedding_dim), np.float32)
-        start = 0
-        for block in self.blocks():
-            low, high = np.searchsorted(ids, (start, start + len(block)))
-            out[low:high] = block[ids[low:high] - start]
-            start += len(block)
-        return out
-
-
-class _Pump(Generic[Item]):
-    """Calls `work` on another thread with what is `put`, in order; `put` waits when `depth` items are ahead.
-
-    Left normally it finishes what was put; left by an exception it drops it. An error of `work` is raised by the
-    next `put`, or on leaving.
-    """
-
-    def __init__(self, work: Callable[[Item], None], depth: int = 2) -> None:
-        self._work = work
-        self._queue: queue.Queue[Item | None] = queue.Queue(depth)
-        self._error: BaseException | None = None
-        self._stop = False
-        self._thread = threading.Thread(target=self._run, name="embstore-compress", daemon=True)
-
-    def _run(self) -> None:
-        while (item := self._queue.get()) is not None:
-            # After a failure the queue is drained, so that `put` never blocks for ever.
-            if self._error is None and not self._stop:
-                try:
-                    self._work(item)
-                except BaseException as error:
-                    self._error = error
-
-    def put(self, item: Item) -> None:
-        if self._error is None:
-            self._queue.put(item)
-        if self._error is not None:
-            raise self._error
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._stop = kind is not None
-        self._queue.put(None)
-        self._thread.join()
-        if self._error is not None and kind is None:
-            raise self._error
 
 
 def compress(
@@ -303,7 +150,7 @@ def store(
             kind: Literal["string", "int64"] = "int64" if isinstance(keys, np.ndarray) else "string"
             key_writer = _keys.KeysWriter(writer.directory, kind, len(keys), on_duplicate="raise")
             key_writer.append(keys)
-            writer.set_keys(key_writer.finish())
+            writer.beside.set_keys(key_writer.finish())
         writer.finish(
             {"source": "arrays", "source_format": "arrays", "source_dtype": "", "seed": 0, **(provenance or {})}
         )
@@ -366,7 +213,7 @@ def _write(
     ) as writer, contextlib.ExitStack() as stack:  # fmt: skip
         shared = writer.fitted
         if shared is None:
-            shared = method.fit(_FitRows(source, max_rows, check, counts), np.random.default_rng(seed))
+            shared = method.fit(SourceRows(source, max_rows, check, counts), np.random.default_rng(seed))
         writer.write_shared({name: array for name, array in shared.items() if not name.startswith("_")})
         if shared and writer.fitted is None:
             writer.keep_fitted(shared)
@@ -384,17 +231,20 @@ def _write(
         # Keys are written anew, so their pass starts at the first row.
         done = start = 0 if key_writer is not None else resume
 
+        def append(encoded: tuple[dict[str, npt.NDArray[Any]], int]) -> None:
+            writer.append(*encoded)
+
         def encode_rows(chunk: Chunk) -> None:
             first, end = max(resume, chunk.start), chunk.start + len(chunk.rows)
             while first < end:
-                # The writer takes ragged arrays a shard at a time.
-                last = min(end, (first // writer.rows_per_shard + 1) * writer.rows_per_shard)
+                # The writer takes ragged arrays a part at a time.
+                last = min(end, (first // writer.rows_per_part + 1) * writer.rows_per_part)
                 rows = chunk.rows[first - chunk.start : last - chunk.start]
-                write.put(encode(shared, np.arange(first, last, dtype=np.int64), rows))
+                write.put((encode(shared, np.arange(first, last, dtype=np.int64), rows), last - first))
                 first = last
 
         # Reading, encoding and writing overlap; sources stay on this thread, where SQLite wants them.
-        with _Pump(writer.append) as write, _Pump(encode_rows, depth=1) as encoding:
+        with Pump(append) as write, Pump(encode_rows, depth=1) as encoding:
             for chunk in source.chunks(max_rows, start):
                 if key_writer is not None and chunk.keys is not None and len(chunk.keys):
                     key_writer.append(chunk.keys)
@@ -407,15 +257,17 @@ def _write(
         if done != shape.num_embeddings:
             raise SourceError(f"{source.name!r} must have {shape.num_embeddings} rows, found {done}; it is truncated")
         if key_writer is not None:
-            writer.set_keys(key_writer.finish())
+            writer.beside.set_keys(key_writer.finish())
         if source.subwords is not None:
             words = source.subwords
             fields = {f: int(getattr(words, f)) for f in ("minn", "maxn", "buckets", "first_row")}
-            writer.set_subwords(fields, words.kept)
+            writer.beside.set_subwords(fields, words.kept)
         if rerank is not None:
             inner = os.path.join(writer.directory, layout.RERANK_DIR)
             then = None if progress is None else lambda done, _: progress(shape.num_embeddings + done, total)
-            writer.set_rerank(_write(source, inner, rerank, False, counts, True, False, on_duplicate, seed, then))
+            writer.beside.set_rerank(
+                _write(source, inner, rerank, False, counts, True, False, on_duplicate, seed, then)
+            )
         return writer.finish(
             {"source": source.name, "source_format": source.format, "source_dtype": source.dtype, "seed": seed}
         )

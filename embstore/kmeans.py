@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import threads
-from .errors import MissingDependencyError
+from .optional import faiss
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -27,24 +27,13 @@ _SHARED_WORK = 1 << 27
 _FAST_VALUES, _MOST_COLUMNS = 1 << 17, 64
 
 
-def faiss(what: str) -> Any:
-    """The faiss module; `MissingDependencyError` says that `what` needs it."""
-    try:
-        import faiss as module
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"fitting {what} needs faiss, found no such package; pip install embstore[faiss]"
-        ) from error
-    return module
-
-
 @contextmanager
 def limited(what: str, work: int = _SHARED_WORK) -> Iterator[Any]:
     """The faiss module, on no more threads than embstore uses, as long as this thread is within.
 
     `work` is the multiplications of a step: of few it has one thread.
     """
-    module = faiss(what)
+    module = faiss(f"fitting {what}")
     before = module.omp_get_max_threads()
     module.omp_set_num_threads(min(before, threads.get_num_threads()) if work >= _SHARED_WORK else 1)
     try:
@@ -59,7 +48,7 @@ def on_threads(call: Callable[[T], U], items: Iterable[T], what: str) -> list[U]
         count = module.omp_get_max_threads()
 
     def alone() -> None:
-        faiss(what).omp_set_num_threads(1)  # of this thread only
+        faiss(f"fitting {what}").omp_set_num_threads(1)  # of this thread only
 
     with ThreadPoolExecutor(count, "embstore-kmeans", initializer=alone) as pool:
         return list(pool.map(call, items))

@@ -71,6 +71,20 @@ class Sized(Protocol):
 
 
 @runtime_checkable
+class Sliced(Protocol):
+    """A method that codes slices of a row each on its own: `opq` learns its rotation for these slices."""
+
+    @property
+    def bits(self) -> int:
+        """Bits of a slice's code, the most where they differ."""
+        ...
+
+    def slices(self, dim: int) -> list[tuple[int, int]]:
+        """The first column of each slice of `dim` values, and the one after its last; of a resolved method."""
+        ...
+
+
+@runtime_checkable
 class Linear(Protocol):
     """A method whose rows are codes times one matrix: bags of the sum and the mean add codes, and multiply once."""
 

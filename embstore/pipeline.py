@@ -77,6 +77,9 @@ class Pipeline:
                 )
             dim = transforms[-1].code_dim(dim)
         method = self.method.resolve(TableShape(shape.num_embeddings, dim))
+        if transforms:
+            before = self.dims(shape.embedding_dim)[-2]
+            transforms[-1] = self.transforms[-1].suit(method, dim).resolve(before)
         return dataclasses.replace(self, transforms=tuple(transforms), method=method)
 
     def layout(self, shape: TableShape) -> tuple[ArraySpec, ...]:
@@ -224,7 +227,8 @@ def parse(text: str, config: Mapping[str, Any] | None = None) -> Method:
 
     Each item is an id, with the numbers of its shorthand. `config` goes to the method, and what the method does not
     know to the one transform that does. Without a method the last transform's companion, or float32, ends the
-    pipeline; a method's own `before` is put in front of it unless it is there.
+    pipeline; a companion takes the numbers of its transform unless it has its own. A method's own `before` is put in
+    front of it unless it is there.
     """
     given = dict(config or {})
     items = [_item(part) for part in text.replace(" ", "").split(",")]
@@ -233,11 +237,12 @@ def parse(text: str, config: Mapping[str, Any] | None = None) -> Method:
             raise ConfigError(f"the method must come last, found {cls.id!r} at place {at + 1} of {text!r}; reorder it")
     transforms = [(cls, fields) for cls, fields in items if issubclass(cls, Transform)]
     named = items[-1] if not issubclass(items[-1][0], Transform) else None
-    companion = "" if named or not transforms else transforms[-1][0].companion
+    ending = transforms[-1][0].companion if transforms else ""
+    companion = "" if named else ending
     method_cls: type[Configured] = named[0] if named else registry.get(companion or "float32")
     fields = dict(named[1]) if named else {}
-    if companion:
-        fields |= {k: v for k, v in transforms[-1][1].items() if k in _fields(method_cls)}
+    if ending == method_cls.id:
+        fields = {k: v for k, v in transforms[-1][1].items() if k in _fields(method_cls)} | fields
     for key in list(given):
         owners = [f for c, f in transforms if key in _fields(c)]
         if key in _fields(method_cls):

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .arrays import ArraySpec
-from .method import Configured, FloatRows, Named
+from .method import Configured, FloatRows, Method, Named
 
 Shared = Mapping[str, npt.NDArray[Any]]
 F32 = npt.NDArray[np.float32]
@@ -34,6 +34,13 @@ class Transform(Configured):
 
     def resolve(self, dim: int) -> Self:
         """Fill what the user left open; `ConfigError` where `dim` does not suit."""
+        return self
+
+    def suit(self, method: Method, dim: int) -> Self:
+        """Of the last transform: fill what the user left open by the resolved method that follows, of `dim` values.
+
+        Before `resolve`; nothing by default.
+        """
         return self
 
     def code_dim(self, dim: int) -> int:

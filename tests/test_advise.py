@@ -21,7 +21,8 @@ from embstore.advice import Advice, Option, _least, advise
 from embstore.advice.candidates import each
 from embstore.advice.sample import NEAR, draw
 from embstore.arrays import TableShape
-from embstore.compression import choose, open_rows
+from embstore.budgets import choose
+from embstore.compression import open_rows
 from embstore.testing import make_rows
 
 DATA = Path(os.environ.get("EMBSTORE_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))

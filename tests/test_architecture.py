@@ -29,9 +29,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "transform": {"errors", "arrays", "method"},
     "registry": {"errors", "arrays", "method", "transform"},
     "pipeline": {"errors", "arrays", "method", "transform", "registry"},
-    "kmeans": {"errors", "threads"},
+    "optional": {"errors"},
+    "kmeans": {"optional", "threads"},
+    "sampling": FOUNDATION | {"sources"},
+    "budgets": FOUNDATION,
+    "_pump": set(),
     "encoding": {"errors", "arrays", "method", "native", "threads"},
-    "methods": {"errors", "arrays", "method", "encoding", "kmeans", "products"},
+    "methods": {"errors", "arrays", "method", "encoding", "kmeans", "optional", "products"},
     "transforms": {"errors", "arrays", "method", "transform", "kmeans", "products"},
     "arguments": {"errors", "method"},
     "format": {"errors", "arrays", "native"},
@@ -41,15 +45,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     # Table.search and its kin are functions of the search room.
     "table": ONLINE | {"search", "arguments"},
     "table_set": ONLINE | {"table"},
-    "compression": ONLINE | {"transforms", "table"},
-    "search": ONLINE | {"table"},
+    "compression": ONLINE | {"transforms", "table", "sampling", "budgets", "_pump"},
+    "search": ONLINE | {"table", "optional"},
     "report": ONLINE | {"table"},
     "export": ONLINE | {"table", "exchange"},
     # Table and index in one hand: it knows layouts of methods, and stores what it reads.
-    "exchange": ONLINE | {"methods", "transforms", "kmeans", "table", "search", "compression"},
-    "compare": ONLINE | {"table", "compression"},
-    "advice": ONLINE | {"table", "compression", "compare"},
-    "nn": {"errors", "arrays", "method", "methods", "registry", "pipeline", "table", "table_set", "compression"},
+    "exchange": ONLINE | {"methods", "transforms", "kmeans", "optional", "table", "search", "compression"},
+    "compare": ONLINE | {"table", "compression", "sampling"},
+    "advice": ONLINE | {"table", "compression", "compare", "sampling", "budgets"},
+    "nn": {"errors", "arrays", "method", "methods", "registry", "pipeline", "table", "table_set", "compression"}
+    | {"budgets"},
     "cli": ONLINE
     | {"transforms", "table", "table_set", "compression", "search", "report", "export", "compare", "exchange"}
     | {"advice"},

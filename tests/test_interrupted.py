@@ -27,8 +27,15 @@ from embstore.format import layout
 layout.CHUNK_BYTES, layout.SHARD_BYTES, layout.MIN_CHUNK_BYTES = 2048, 8192, 1
 compression.CHUNK_BYTES = 256 * 64
 source, path, stop, config = sys.argv[1], sys.argv[2], int(sys.argv[3]), json.loads(sys.argv[4])
+if least := config.pop("encoded_from", 0):  # encoding an earlier row would fail
+    from embstore import kernels
+    plain = kernels.encoder
+    def encoder(*args, **options):
+        encode = plain(*args, **options)
+        return lambda shared, ids, rows: encode(shared, ids, rows) if ids[0] >= least else os._exit(9)
+    kernels.encoder = encoder
 if config.pop("fitted", False):
-    compression._FitRows = None  # so that fitting would fail
+    compression.SourceRows = None  # so that fitting would fail
 
 def progress(done, total):
     if done >= stop:
@@ -135,6 +142,27 @@ def test_what_was_fitted_is_used_again(tmp_path: Path, source: Path, config: dic
     assert embstore.open(tmp_path / "t").verify() == []
 
 
+@pytest.mark.parametrize("config", [{"method": "mgqe"}, {"method": "mgqe", "hot": 0}, {"method": "mixed_dim"}], ids=str)
+def test_tables_of_ragged_arrays_alone_go_on_where_they_were(
+    tmp_path: Path, source: Path, config: dict[str, Any]
+) -> None:
+    np.save(tmp_path / "counts.npy", np.random.default_rng(1).permutation(ROWS))
+    config = {**config, "counts": str(tmp_path / "counts.npy")}
+    assert run(source, tmp_path / "whole", **config) == 0
+    assert not any(s.partition == "rows" for s in embstore.open(tmp_path / "whole")._stored.specs)
+    assert run(source, tmp_path / "t", 4000, **config) == -signal.SIGKILL
+    # What is behind the last part that was marked is encoded again and must not be there twice.
+    for array in ("cold_codes", "values_1"):
+        for file in (tmp_path / ".t.embstore-partial" / array).rglob("0"):
+            if file.is_file():
+                with file.open("ab") as stream:
+                    stream.write(b"more than was marked")
+    assert run(source, tmp_path / "t", encoded_from=1024, fitted=True, **config) == 0
+    assert tree(tmp_path / "t") == tree(tmp_path / "whole")
+    assert embstore.open(tmp_path / "t").verify() == []
+    assert run(source, tmp_path / "u", encoded_from=1024, **config) == 9
+
+
 @pytest.mark.parametrize("file", ["core0/c/0/0/0/0", "fitted.embstore/index"])
 def test_what_was_fitted_and_is_damaged_is_fitted_again(tmp_path: Path, source: Path, file: str) -> None:
     assert run(source, tmp_path / "whole", method="tt") == 0
@@ -151,7 +179,7 @@ def interrupt(*_: Any) -> None:
 
 
 def test_interrupted_while_fitting_says_that_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compression._FitRows, "blocks", interrupt)
+    monkeypatch.setattr(compression.SourceRows, "blocks", interrupt)
     with pytest.raises(KeyboardInterrupt) as caught:
         embstore.compress(np.ones((100, 8), np.float32), tmp_path / "t", "tt")
     (note,) = caught.value.__notes__
@@ -177,7 +205,7 @@ def test_the_command_line_says_it_too(
     np.save(tmp_path / "rows.npy", np.ones((100, 8), np.float32))
     command = ["embstore", "compress", str(tmp_path / "rows.npy"), str(tmp_path / "t"), "--method", "tt"]
     monkeypatch.setattr(sys, "argv", command)
-    monkeypatch.setattr(compression._FitRows, "blocks", interrupt)
+    monkeypatch.setattr(compression.SourceRows, "blocks", interrupt)
     with pytest.raises(SystemExit) as caught:
         cli.main()
     assert caught.value.code == 130

@@ -156,6 +156,36 @@ def test_config_finds_its_owner():
     assert made.transforms[0].stages == 3 and made.method.block_size == 8
 
 
+@pytest.mark.parametrize(
+    ("spec", "config", "m", "bits"),
+    [
+        ("opq,pq8x4", {}, 8, 4), ("opq,pq", {"m": 5, "bits": 6}, 5, 6), ("opq8,pq", {"bits": 5}, 8, 5),
+        ("opq8", {}, 8, 8), ("opq10x20,pq", {}, 10, 8), ("opq,mgqe5", {"bits": 6, "cold_bits": 3}, 5, 6),
+        ("opq,int8", {}, 10, 8), ("opq", {}, 10, 8),
+    ],
+)  # fmt: skip
+def test_opq_learns_for_the_slices_of_its_method(spec, config, m, bits):
+    made = pipeline.create(spec, config).resolve(TableShape(3000, 40))
+    assert (made.transforms[0].m, made.transforms[0].bits) == (m, bits)
+    assert getattr(made.method, "m", m) == m and made.method.config().get("bits", bits) == bits
+    assert made.resolve(TableShape(3000, 40)) == made
+    shown = pipeline.create(str(made), config).resolve(TableShape(3000, 40))
+    assert shown.method == made.method
+
+
+def test_opq_of_other_slices_than_its_method_is_what_was_asked_for():
+    made = pipeline.create("opq4,pq10").resolve(TableShape(3000, 40))
+    assert (made.transforms[0].m, made.method.m) == (4, 10)
+
+
+def test_opq_follows_what_a_budget_chose(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = (rng.standard_normal((4000, 48)) @ rng.standard_normal((48, 48))).astype(np.float32)
+    table = embstore.compress(rows, tmp_path / "t", "opq,pq", budget="3bpd")
+    opq = table.transforms[0]
+    assert (opq.m, opq.bits) == (table.method.m, table.method.bits) and opq.m != 12
+
+
 def test_budget_counts_the_transforms(tmp_path):
     rows = make_rows(500, 32, hostile=False)
     table = embstore.compress(rows, tmp_path / "t", "pca,int8", budget=500 * 44 + 4 * 32 * 33)

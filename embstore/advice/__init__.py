@@ -11,7 +11,8 @@ from typing import Any, Literal
 import numpy as np
 
 from ..arrays import TableShape
-from ..compression import Budget, open_rows, parse_budget
+from ..budgets import Budget, parse_budget
+from ..compression import open_rows
 from ..errors import BudgetError, ConfigError
 from . import trial
 from .candidates import Candidate, Family, bits_per_value, each, families

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..arrays import TableShape
-from ..compression import choose
+from ..budgets import choose
 from ..errors import BudgetError
 from ..method import Method, nbytes
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from .. import kernels
 from ..arrays import Arrays, TableShape
 from ..method import FloatRows, Method, Named
+from ..sampling import ArrayRows
 from .sample import Sample, scores
 
 _LOOKUPS, _ROUNDS = 20_000, 5
@@ -43,31 +43,10 @@ class Trial:
     asked: int | None
 
 
-class _FitRows:
-    """A sample as `fit` sees it; `asked` is the least it was content with."""
-
-    counts: npt.NDArray[np.float64] | None = None
-
-    def __init__(self, rows: FloatRows) -> None:
-        self._rows = rows
-        self.shape = TableShape(*rows.shape)
-        self.asked: int | None = None
-
-    def blocks(self) -> Iterator[FloatRows]:
-        yield self._rows
-
-    def sample(self, max_rows: int, rng: np.random.Generator) -> FloatRows:
-        self.asked = min(max_rows, self.asked or max_rows)
-        n = len(self._rows)
-        # As `compress` draws, so that a sample that is the whole table gives the table's own codes.
-        take = min(max_rows, n)
-        return self._rows[np.arange(n) if take == n else np.sort(rng.choice(n, take, replace=False, shuffle=False))]
-
-
 def run(method: Method, sample: Sample, k: int, seed: int) -> Trial:
     """Fit a method resolved for the whole table on the sample, and measure it."""
     start = time.perf_counter()
-    source = _FitRows(sample.fit)
+    source = ArrayRows(sample.fit)
     shared = method.fit(source, np.random.default_rng(seed))
     fitted = time.perf_counter()
     pool, codes = _coded(method, shared, sample.pool)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from .. import optional
 from ..arrays import TableShape
 from ..compression import store
 from ..errors import ConfigError, SourceError, SourceNotFoundError, SourceTypeError
@@ -50,7 +51,7 @@ def to_faiss(table: Table, metric: Literal["l2", "ip"] = "l2") -> Any:
         raise ConfigError(
             f"FAISS has no layout for the codes of {method.id!r}, only for those of {', '.join(WRITERS)}; {RE_ENCODE}"
         )
-    faiss = _faiss.require("an export to FAISS")
+    faiss = optional.faiss("an export to FAISS")
     kind = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
     stored = table._stored
     pipeline = Pipeline(table.transforms, method)
@@ -71,7 +72,7 @@ def to_faiss(table: Table, metric: Literal["l2", "ip"] = "l2") -> Any:
 def write_faiss(table: Table, path: str | os.PathLike[str], metric: Literal["l2", "ip"] = "l2") -> None:
     """Write `to_faiss(table, metric)` to a file; `OSError` where FAISS could not."""
     index = to_faiss(table, metric)
-    _faiss.write_index(_faiss.require("an export to FAISS"), index, os.fspath(path))
+    _faiss.write_index(optional.faiss("an export to FAISS"), index, os.fspath(path))
 
 
 def from_faiss(source: Any, path: str | os.PathLike[str], *, keys: Any = None, overwrite: bool = False) -> Table:
@@ -93,7 +94,7 @@ def from_faiss(source: Any, path: str | os.PathLike[str], *, keys: Any = None, o
     Raises `ConfigError` for an index whose codes mean nothing here, `SourceError` for a file that FAISS refuses,
     `SourceNotFoundError`, `SourceTypeError`, `DestinationExistsError`, `StorageError`, `MissingDependencyError`.
     """
-    faiss = _faiss.require("an import from FAISS")
+    faiss = optional.faiss("an import from FAISS")
     index, name = _opened(faiss, source)
     outer = faiss.downcast_index(index)
     if isinstance(outer, faiss.IndexIDMap):

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..arrays import ArraySpec
+from . import layout
 from .staging import start_writeback, write_all
 
 _WRITEBACK = 8 << 20
@@ -42,6 +43,7 @@ class RaggedFile:
 
     def __init__(self, spec: ArraySpec) -> None:
         self.spec = spec
+        self.file = layout.single_file(spec.name, len(spec.shape))
         self.item_nbytes = spec.itemsize * math.prod(int(s) for s in spec.shape[1:])
         self.stream: BinaryIO | None = None
         self.count = 0

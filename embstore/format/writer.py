@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import os
 import shutil
-import zlib
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -18,11 +17,11 @@ from .. import __version__, arrays
 from ..arrays import ArraySpec, TableShape
 from ..errors import ConfigError, ShapeError
 from . import fitted, layout, metadata
+from .beside import Beside
+from .progress import Progress, rows_per_part
 from .staging import Staging, check_destination, storing, write_all
 from .streams import RaggedFile, RowsFile
 from .verify import file_crc
-
-_PROGRESS = "progress.embstore"
 
 
 class TableWriter:
@@ -36,6 +35,8 @@ class TableWriter:
     overwrite : replace an embstore table at `path` (never anything else).
     job : fingerprint of everything the bytes depend on. An interrupted run of the same job is continued:
         `fitted` is what it fitted, `resume_row` (read it after `write_shared`) the first row still to be appended.
+
+    `beside` takes what lies beside the arrays: keys, files, a second table.
 
     Raises `DestinationExistsError`, `BusyError` (another writer has the lock), `StorageError`.
     """
@@ -63,19 +64,21 @@ class TableWriter:
         blocks = layout.chunks_of(shape.num_embeddings, self.rows_per_chunk)
         self._rows = {s.name: RowsFile(s, blocks) for s in rows}
         self._ragged = {s.name: RaggedFile(s) for s in specs if s.partition == "ragged"}
+        self.rows_per_part = rows_per_part(shape, self.rows_per_shard, bool(rows))
         self._next = 0
-        self._keys: dict[str, Any] | None = None
-        self._subwords: dict[str, int] | None = None
-        self._rerank: dict[str, str] | None = None
-        self._files: dict[str, dict[str, int]] = {}
         self._shared: dict[str, int] | None = None
         plan = [layout.FORMAT_VERSION, job, self._method, [[s.name, s.dtype, s.shape, s.partition] for s in specs]]
-        plan += [self._transforms, shape.num_embeddings, shape.embedding_dim, self.rows_per_shard, self.rows_per_chunk]
+        plan += [self._transforms, shape.num_embeddings, shape.embedding_dim, self.rows_per_part, self.rows_per_chunk]
         with storing(self.path):
             self._staging = Staging(self.path, hashlib.sha256(layout.canonical(plan)).hexdigest())
+            self.beside = Beside(self._staging, {s.name for s in specs})
+            self._progress = Progress(
+                self._staging, list(self._rows.values()), list(self._ragged.values()), shape.num_embeddings,
+                self.rows_per_part, self.rows_per_shard, self.rows_per_chunk,
+            )  # fmt: skip
             resumed = bool(job) and self._staging.resumed
             self.fitted = fitted.load(self._staging) if resumed else None
-            self._next = self._completed() if resumed else 0
+            self._next = self._progress.resume() if resumed else 0
             # Keys are always written anew; spill files of a killed run must not be published.
             shutil.rmtree(self._staging.file(layout.KEYS_DIR), ignore_errors=True)
             if not self._next:
@@ -88,8 +91,12 @@ class TableWriter:
 
     @property
     def resume_row(self) -> int:
-        """Rows that an earlier run of this job has written already; always whole shards."""
+        """Rows that an earlier run of this job has written already; always whole parts of `rows_per_part`."""
         return self._next
+
+    @property
+    def _whole(self) -> bool:
+        return self._next == self.shape.num_embeddings
 
     def _check_specs(self) -> None:
         for spec in self.specs:
@@ -107,59 +114,13 @@ class TableWriter:
 
     # Resuming -------------------------------------------------------------------------------------------------
 
-    def _progress_file(self, shard: int) -> str:
-        return f"{_PROGRESS}/{shard}"
-
-    def _completed(self) -> int:
-        """Rows in whole, durable shards; their block checksums are taken from the progress files."""
-        done = 0
-        while done < self.shape.num_embeddings:
-            shard = done // self.rows_per_shard
-            rows = min(self.rows_per_shard, self.shape.num_embeddings - done)
-            present = layout.chunks_of(rows, self.rows_per_chunk)
-            first = done // self.rows_per_chunk
-            try:
-                with open(self._staging.file(self._progress_file(shard)), "rb") as file:
-                    data = file.read()
-                body = np.frombuffer(data, "<u4")
-                blocks = present * len(self._rows)
-                if len(body) != blocks + 3 * len(self._ragged) + 1 or zlib.crc32(data[:-4]) != body[-1]:
-                    break
-                states = [data[4 * (blocks + 3 * k) :][:12] for k in range(len(self._ragged))]
-                if not all(self._holds(r, s) for r, s in zip(self._ragged.values(), states, strict=True)):
-                    break
-                for k, (name, rows_file) in enumerate(self._rows.items()):
-                    spec = rows_file.spec
-                    size = present * self.rows_per_chunk * spec.row_nbytes
-                    size += layout.index_nbytes(self.rows_per_shard, self.rows_per_chunk)
-                    if os.stat(self._staging.file(layout.shard_file(name, shard, len(spec.shape)))).st_size != size:
-                        return done
-                    rows_file.crcs[first : first + present] = body[k * present : (k + 1) * present]
-                for ragged, state in zip(self._ragged.values(), states, strict=True):
-                    ragged.resume(state)
-            except (OSError, ValueError):
-                break
-            done += rows
-        return done
-
     def _start_over(self, keep_fitted: bool = False) -> None:
         stale = [s.name for s in self.specs if not (keep_fitted and s.partition == "shared")]
         stale += [] if keep_fitted else [fitted.FOLDER]
-        for name in (_PROGRESS, layout.CHECKSUM_GROUP, layout.KEYS_DIR, layout.SUBWORD_BUCKETS, *stale):
+        for name in (layout.CHECKSUM_GROUP, layout.KEYS_DIR, layout.SUBWORD_BUCKETS, *stale):
             shutil.rmtree(self._staging.file(name), ignore_errors=True)
-        for rows_file in self._rows.values():
-            rows_file.crcs[:] = 0
-        for ragged in self._ragged.values():
-            ragged.resume(bytes(12))
+        self._progress.clear()
         self._next = 0
-
-    def _ragged_path(self, ragged: RaggedFile) -> str:
-        return self._staging.file(layout.single_file(ragged.spec.name, len(ragged.spec.shape)))
-
-    def _holds(self, ragged: RaggedFile, state: bytes) -> bool:
-        """Whether the file of an earlier run has all that `state` speaks of."""
-        path = self._ragged_path(ragged)
-        return ragged.nbytes(state) <= (os.stat(path).st_size if os.path.exists(path) else 0)
 
     # Content --------------------------------------------------------------------------------------------------
 
@@ -192,19 +153,30 @@ class TableWriter:
         except OSError:
             return -1
 
-    def append(self, rows: Mapping[str, npt.NDArray[Any]]) -> None:
+    def append(self, rows: Mapping[str, npt.NDArray[Any]], count: int | None = None) -> None:
         """Append rows of every rows array, in row order, and the items of ragged ones.
 
-        With ragged arrays the rows must lie in one shard, so that an interrupted run knows how far their items go.
+        With ragged arrays the rows must lie in one part of `rows_per_part`, so that an interrupted run knows how far
+        their items go; where all arrays are ragged, `count` says how many rows these are the items of.
         """
-        count = len(rows[next(iter(self._rows))]) if self._rows else 0
+        if self._rows or count is None:
+            count = len(rows[next(iter(self._rows))]) if self._rows else 0
         arrays.check(self.specs, dict(rows), partition="rows", rows=count)
         if self._ragged:
-            if count and self._next // self.rows_per_shard != (self._next + count - 1) // self.rows_per_shard:
-                raise ShapeError(f"rows from {self._next} must lie in one shard, found {count}; append them in parts")
+            if count and self._next // self.rows_per_part != (self._next + count - 1) // self.rows_per_part:
+                raise ShapeError(
+                    f"rows from {self._next} must lie in one part of {self.rows_per_part}, found {count}; append them "
+                    "in parts"
+                )
             rows = self._append_ragged(rows)
         if self._next + count > self.shape.num_embeddings:
             raise ShapeError(f"the table has {self.shape.num_embeddings} rows, found at least {self._next + count}")
+        if not self._rows:
+            self._next += count
+            if count and self._ragged and (self._next % self.rows_per_part == 0 or self._whole):
+                with storing(self.path):
+                    self._progress.mark((self._next - 1) // self.rows_per_part, slice(0, 0))
+            return
         data = {n: np.ascontiguousarray(a, np.dtype(a.dtype).newbyteorder("<")) for n, a in rows.items()}
         with storing(self.path):
             at = 0
@@ -216,7 +188,7 @@ class TableWriter:
                     piece = data[name][at : at + step].reshape(-1).view(np.uint8)
                     rows_file.write(piece, self._next // self.rows_per_chunk)
                 at, self._next = at + step, self._next + step
-                if self._next % self.rows_per_shard == 0 or self._next == self.shape.num_embeddings:
+                if self._next % self.rows_per_shard == 0 or self._whole:
                     self._close_shard()
 
     def _append_ragged(self, rows: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
@@ -235,7 +207,7 @@ class TableWriter:
                 data = left.pop(name)
                 if len(data):
                     data = np.ascontiguousarray(data, np.dtype(data.dtype).newbyteorder("<"))
-                    ragged.write(data, self._ragged_path(ragged))
+                    ragged.write(data, self._staging.file(ragged.file))
         return left
 
     def _open_shard(self, shard: int) -> None:
@@ -251,7 +223,6 @@ class TableWriter:
         shard = (self._next - 1) // self.rows_per_shard
         present = layout.chunks_of(self._next - shard * self.rows_per_shard, self.rows_per_chunk)
         first = shard * self.rows_per_shard // self.rows_per_chunk
-        record = b""
         for rows_file in self._rows.values():
             row_nbytes = rows_file.spec.row_nbytes
             stream = rows_file.stream
@@ -263,62 +234,13 @@ class TableWriter:
             os.fsync(stream.fileno())
             stream.close()
             rows_file.stream = None
-            record += rows_file.crcs[first : first + present].tobytes()
-        for ragged in self._ragged.values():
-            if ragged.stream is not None:
-                os.fsync(ragged.stream.fileno())
-            record += ragged.state()
-        self._staging.write(self._progress_file(shard), record + zlib.crc32(record).to_bytes(4, "little"))
-
-    def add_file(self, name: str, source: str | os.PathLike[str] | bytes) -> None:
-        """Put a file beside the arrays, its crc32c recorded. `bytes` are content, anything else is a path."""
-        if not layout.FILE_NAME.fullmatch(name) or name.split("/")[0] in {s.name for s in self.specs}:
-            raise ConfigError(f"file name {name!r} must be relative, of letters, digits, '_', '-' and '.'; rename it")
-        with storing(self.path):
-            if isinstance(source, bytes):
-                self._staging.write(name, source)
-            else:
-                os.makedirs(os.path.dirname(self._staging.file(name)), exist_ok=True)
-                shutil.copyfile(source, self._staging.file(name))
-            self._record(name)
-
-    def _record(self, name: str) -> None:
-        file = self._staging.file(name)
-        with open(file, "rb") as stream:
-            os.fsync(stream.fileno())
-        self._files[name] = {"nbytes": os.stat(file).st_size, "crc32c": file_crc(file)}
-
-    def set_keys(self, meta: Mapping[str, Any]) -> None:
-        """Name the key index; every file in `keys/` is recorded with its size and crc32c."""
-        with storing(self.path):
-            folder = self._staging.file(layout.KEYS_DIR)
-            for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
-                self._record(f"{layout.KEYS_DIR}/{name}")
-        self._keys = dict(meta)
-
-    def set_subwords(self, meta: Mapping[str, int], kept: npt.NDArray[Any] | None = None) -> None:
-        """fastText's subword rows: minn, maxn, buckets, first_row; the buckets that a pruned model kept, ascending."""
-        self._subwords = dict(meta)
-        if kept is None:
-            return
-        self._subwords["kept"] = len(kept)
-        spec = layout.buckets_spec(len(kept))
-        with storing(self.path):
-            self._document(spec.name, layout.single_document(spec))
-            if len(kept):
-                file = layout.single_file(spec.name, 1)
-                self._staging.write(file, kept.astype("<u4"))
-                self._record(file)
-
-    def set_rerank(self, digest: str) -> None:
-        """Name the table, of the same rows by a finer method, that was published in `rerank/` of `directory`."""
-        self._rerank = {"path": layout.RERANK_DIR, "digest": digest}
+        self._progress.mark(shard, slice(first, first + present))
 
     # The end --------------------------------------------------------------------------------------------------
 
     def finish(self, provenance: Mapping[str, Any] | None = None) -> str:
         """Write the metadata and publish; the digest. `ShapeError` when rows or shared arrays are missing."""
-        if self._next != self.shape.num_embeddings and self._rows:
+        if not self._whole and (self._rows or self._ragged):
             raise ShapeError(f"the table has {self.shape.num_embeddings} rows, found {self._next} when it was finished")
         if self._shared is None:
             self.write_shared({})
@@ -329,8 +251,8 @@ class TableWriter:
             metadata.validate(meta, os.path.basename(self.path))
             group = {"attributes": {"embstore": meta}, "zarr_format": 3, "node_type": "group"}
             self._staging.write(layout.GROUP_FILE, layout.document(group))
-            for name in (_PROGRESS, fitted.FOLDER):
-                shutil.rmtree(self._staging.file(name), ignore_errors=True)
+            self._progress.remove()
+            shutil.rmtree(self._staging.file(fitted.FOLDER), ignore_errors=True)
             self._staging.publish(self.overwrite)
         return str(meta["digest"])
 
@@ -379,21 +301,17 @@ class TableWriter:
             "rows_per_shard": self.rows_per_shard,
             "rows_per_chunk": self.rows_per_chunk,
         }
-        pruned = self._subwords is not None and "kept" in self._subwords
+        files, beside = self.beside.described()
         meta: dict[str, Any] = {
             "format_version": layout.FORMAT_VERSION,
             "shape": {"num_embeddings": n, "embedding_dim": self.shape.embedding_dim},
             "generations": [generation],
             "transforms": self._transforms,
-            "keys": self._keys,
-            "subwords": None if pruned else self._subwords,
-            **({"pruned_subwords": self._subwords} if pruned else {}),
+            **beside,
             "requires": ["transforms"] if self._transforms else [],
-            "checksums": {"algorithm": "crc32c", "shared": self._shared, "rows": rows_crc, "files": self._files},
+            "checksums": {"algorithm": "crc32c", "shared": self._shared, "rows": rows_crc, "files": files},
             "provenance": {"software": f"embstore {__version__}"} | provenance,
         }
-        if self._rerank is not None:
-            meta["rerank"] = self._rerank
         meta["digest"] = metadata.digest(meta)
         return meta
 
@@ -404,8 +322,8 @@ class TableWriter:
         """
         self._close_streams()
         name, total = os.path.basename(self.path), self.shape.num_embeddings
-        done = self._next // self.rows_per_shard * self.rows_per_shard if self._next < total else total
-        has_fitted, has_rows = fitted.kept(self._staging), os.path.isdir(self._staging.file(_PROGRESS))
+        done = total if self._whole else self._next // self.rows_per_part * self.rows_per_part
+        has_fitted, has_rows = fitted.kept(self._staging), bool(self._progress)
         if not has_fitted and not has_rows:
             self._staging.discard()
             return (

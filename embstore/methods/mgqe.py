@@ -76,6 +76,11 @@ class MGQE(RowMethod):
         parts = self.m or -(-dim // 4)
         return parts, -(-dim // parts)
 
+    def slices(self, dim: int) -> list[tuple[int, int]]:
+        """The first column of each part, and the one after its last."""
+        parts, width = self.parts(dim)
+        return [(p * width, min((p + 1) * width, dim)) for p in range(parts)]
+
     def layout(self, shape: TableShape) -> tuple[ArraySpec, ...]:
         parts, width = self.parts(shape.embedding_dim)
         return (

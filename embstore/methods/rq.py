@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from ..arrays import Arrays, ArraySpec, TableShape
 from ..errors import BudgetError, ConfigError
-from ..kmeans import ROWS_PER_CENTROID, faiss, finite_rows, kmeans, nearest, on_threads
+from ..kmeans import ROWS_PER_CENTROID, finite_rows, kmeans, nearest, on_threads
 from ..method import FloatRows, Ids, Named, RowMethod, Rows, nbytes
+from ..optional import faiss
 from ._bits import pack, packed_bytes, unpack
 from .pq import LANES, check_codes, gaussian_distortion, round_codebooks
 
@@ -124,8 +125,8 @@ class RQ(RowMethod):
     def _encode_fast(self, x: F32, codebooks: F32) -> npt.NDArray[Any]:
         """Codes by FAISS's beam search, for fitting."""
         m, _, dim = codebooks.shape
-        coder = faiss("rq").ResidualQuantizer(dim, m, self.bits)
-        faiss("rq").copy_array_to_vector(codebooks.ravel(), coder.codebooks)
+        coder = faiss("fitting rq").ResidualQuantizer(dim, m, self.bits)
+        faiss("fitting rq").copy_array_to_vector(codebooks.ravel(), coder.codebooks)
         coder.max_beam_size, coder.is_trained = self.beam, True
         blocks = [x[i : i + _FAST_ROWS] for i in range(0, len(x), _FAST_ROWS)]
         packed: npt.NDArray[np.uint8] = np.concatenate(on_threads(coder.compute_codes, blocks, "rq"))

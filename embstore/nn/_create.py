@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from .. import registry
 from ..arrays import TableShape
-from ..compression import Budget, parse_budget
+from ..budgets import Budget, parse_budget
 from ..errors import ConfigError
 from .base import Asked, CompressedEmbedding, Mode
 

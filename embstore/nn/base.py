@@ -112,7 +112,7 @@ class CompressedEmbedding(nn.Module, abc.ABC):
     @classmethod
     def solve(cls, asked: Asked) -> Method:
         """The resolved storage method for what is asked."""
-        from ..compression import choose
+        from ..budgets import choose
 
         return choose(asked.stored.from_config(asked.config), asked.shape, asked.limit, {})
 

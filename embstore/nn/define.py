@@ -55,7 +55,7 @@ class Define(CompressedEmbedding):
 
     @classmethod
     def solve(cls, asked: Asked) -> Method:
-        from ..compression import choose
+        from ..budgets import choose
 
         return choose(asked.option["stored"], asked.shape, asked.limit, asked.config)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..arrays import TableShape
-from ..compression import Budget, parse_budget
+from ..budgets import Budget, parse_budget
 from ..errors import BudgetError, ConfigError, ShapeError
 from ._all_fields import AllFields
 from .base import CompressedEmbedding, Mode, Stage, check_ids

@@ -10,22 +10,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from .. import kernels
-from ..errors import MissingDependencyError
 
 _PLACE = re.compile(r"^Error in .*? at \S+:\d+: (Error: )?", re.DOTALL)
 # FAISS's limit belongs to the process.
 _limit = threading.Lock()
-
-
-def require(what: str) -> Any:
-    """The faiss module; `MissingDependencyError` says that `what` needs it."""
-    try:
-        import faiss
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"{what} needs faiss, which is not installed: pip install embstore[faiss]"
-        ) from error
-    return faiss
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import optional
 from ..errors import (
     ConfigError,
     CorruptionError,
@@ -75,8 +76,9 @@ def build_index(
     metric : "cosine" (inner product of unit rows), "ip" or "l2"; searches through the index must ask for the same.
     name : of the index; a table may have several.
     training_rows : rows to train on, drawn by `seed`; by default at most 262,144 and at most 1 GiB of float32.
-    gpu : train and add on the first GPU: True, or False for never; by default where FAISS has one and can build this
-        kind of index on it. The stored index is one for the CPU; one from a GPU differs in how its sums were rounded.
+    gpu : train and add on the first GPU: True, or False for never; by default where FAISS has one, can build this kind
+        of index on it and finds room for it there. The stored index is one for the CPU; one from a GPU differs in how
+        its sums were rounded.
     overwrite : replace an index of this name.
     progress : called with (rows added, rows in all).
 
@@ -90,7 +92,7 @@ def build_index(
     folder = _directory(table, name)
     if os.path.lexists(folder) and not overwrite:
         raise DestinationExistsError(f"index {name!r} exists already; choose another name or ask to overwrite")
-    faiss = _faiss.require("an index")
+    faiss = optional.faiss("an index")
     rows = table.num_embeddings
     most = min(TRAINING_ROWS, max(1, TRAINING_BYTES // (4 * table.embedding_dim)))
     if training_rows is not None and (type(training_rows) is not int or training_rows < 1):
@@ -104,28 +106,41 @@ def build_index(
             if index.metric_type not in kinds:
                 raise ConfigError(f"FAISS builds {factory!r} for 'l2' and 'cosine' only, found {metric!r}; choose one")
             on_gpu = _to_gpu(faiss, index, gpu)
-            index = index if on_gpu is None else on_gpu
-            if not index.is_trained:
-                drawn = np.random.default_rng(seed).choice(rows, take, replace=False, shuffle=False)
-                sample = table.lookup(np.sort(drawn))
-                index.train(_prepared(sample[np.isfinite(sample).all(axis=1)], metric))
-            done = 0
-            for block in table.blocks(max(1, BLOCK_BYTES // (4 * table.embedding_dim))):
-                index.add(_prepared(np.where(np.isfinite(block).all(axis=1, keepdims=True), block, 0), metric))
-                done += len(block)
-                if progress is not None:
-                    progress(done, rows)
+            if on_gpu is not None:
+                try:
+                    _fill(on_gpu, table, metric, take, seed, progress)
+                    index = faiss.index_gpu_to_cpu(on_gpu)
+                except RuntimeError:
+                    if gpu:
+                        raise
+                    on_gpu = None  # its memory is too small, for example
+            if on_gpu is None:
+                _fill(index, table, metric, take, seed, progress)
         except RuntimeError as error:
+            cure = "choose another factory string, or leave gpu out" if gpu else "choose another factory string"
             raise ConfigError(
                 f"FAISS could not build {factory!r} for {rows} x {table.embedding_dim}, trained on {take} rows: "
-                f"{_faiss.said(error)}; choose another factory string"
+                f"{_faiss.said(error)}; {cure}"
             ) from error
-    if on_gpu is not None:
-        index = faiss.index_gpu_to_cpu(index)
     described = {"table": table.metadata["digest"], "factory": factory, "metric": metric, "seed": seed}
     described |= {"num_embeddings": rows, "embedding_dim": table.embedding_dim, "trained_on": take}
     _publish(faiss, index, folder, {"format_version": 1, "faiss": faiss.__version__, **described})
     return load(table, name)
+
+
+def _fill(index: Any, table: Table, metric: Metric, take: int, seed: int, progress: Progress | None) -> None:
+    """Train an empty index on `take` rows, then add all."""
+    rows = table.num_embeddings
+    if not index.is_trained:
+        drawn = np.random.default_rng(seed).choice(rows, take, replace=False, shuffle=False)
+        sample = table.lookup(np.sort(drawn))
+        index.train(_prepared(sample[np.isfinite(sample).all(axis=1)], metric))
+    done = 0
+    for block in table.blocks(max(1, BLOCK_BYTES // (4 * table.embedding_dim))):
+        index.add(_prepared(np.where(np.isfinite(block).all(axis=1, keepdims=True), block, 0), metric))
+        done += len(block)
+        if progress is not None:
+            progress(done, rows)
 
 
 def _metric_types(faiss: Any, metric: Metric) -> tuple[int, ...]:
@@ -145,11 +160,21 @@ def _to_gpu(faiss: Any, index: Any, gpu: bool | None) -> Any:
             "gpu=True needs a GPU and a faiss built for it, found neither or one; leave gpu out, or install faiss-gpu"
         )
     try:
-        return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
+        found = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
+        if not _on_gpu(faiss, found):  # FAISS before 1.9 copies what it has no GPU index for
+            raise RuntimeError("this index type is not implemented on GPU")
     except RuntimeError:
         if gpu:
             raise
         return None  # graphs for example, which GPUs do not build
+    return found
+
+
+def _on_gpu(faiss: Any, index: Any) -> bool:
+    """Whether the rows of an index are on a GPU; transforms before it never are."""
+    while isinstance(index, faiss.IndexPreTransform):
+        index = faiss.downcast_index(index.index)
+    return isinstance(index, faiss.GpuIndex)
 
 
 def _prepared(rows: FloatRows, metric: Metric) -> FloatRows:
@@ -201,7 +226,7 @@ class TableIndex:
         `nprobe` : lists to look at in an IVF index, by default a 32nd of them. `allowed` : a byte for each row, nonzero
         where it may be found, or None.
         """
-        faiss = _faiss.require("a search through an index")
+        faiss = optional.faiss("a search through an index")
         selector = None
         if allowed is not None:
             selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
@@ -260,7 +285,7 @@ def load(table: Table, name: str) -> TableIndex:
     check_size(file, said["nbytes"], f"file of {what}")
     if file_crc(file) != said["crc32c"]:
         raise CorruptionError(f"file of {what} does not match its checksum; build it again")
-    faiss = _faiss.require("a search through an index")
+    faiss = optional.faiss("a search through an index")
     try:
         index = faiss.read_index(file)
     except RuntimeError as error:

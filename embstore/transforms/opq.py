@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ..arrays import ArraySpec
 from ..errors import ConfigError
 from ..kmeans import even_slices, finite_rows, kmeans, nearest, on_threads
-from ..method import FloatRows, Named
+from ..method import FloatRows, Method, Named, Sliced
 from ..products import multiply
 from ..transform import F32, Shared, Transform
 from ._linear import principal
@@ -31,9 +31,9 @@ class OPQ(Transform):
 
     Parameters
     ----------
-    m : slices of the codes that follow; None for one of about 4 values each.
+    m : slices of the codes that follow; None for those of the method, or one of about 4 values each.
     dim : values kept; None for all.
-    bits : bits of the codes that follow.
+    bits : bits of the codes that follow; None for those of the method, or 8.
     """
 
     id: ClassVar[str] = "opq"
@@ -42,15 +42,20 @@ class OPQ(Transform):
 
     m: int | None = None
     dim: int | None = None
-    bits: int = 8
+    bits: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("m", "dim"):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
                 raise ConfigError(f"{name} of opq must be a positive integer, found {value!r}; leave it out")
-        if type(self.bits) is not int or not 1 <= self.bits <= 16:
+        if self.bits is not None and (type(self.bits) is not int or not 1 <= self.bits <= 16):
             raise ConfigError(f"bits of opq must be between 1 and 16, found {self.bits!r}; 8 suits most")
+
+    def suit(self, method: Method, dim: int) -> Self:
+        if not isinstance(method, Sliced):
+            return self
+        return dataclasses.replace(self, m=self.m or len(method.slices(dim)), bits=self.bits or method.bits)
 
     def resolve(self, dim: int) -> Self:
         if self.dim is not None and self.dim > dim:
@@ -58,7 +63,7 @@ class OPQ(Transform):
         kept = self.dim or dim
         if self.m is not None and self.m > kept:
             raise ConfigError(f"m of opq must be at most the {kept} values it keeps, found {self.m}")
-        return dataclasses.replace(self, dim=kept, m=self.m or max(1, kept // 4))
+        return dataclasses.replace(self, dim=kept, m=self.m or max(1, kept // 4), bits=self.bits or 8)
 
     def code_dim(self, dim: int) -> int:
         return self.dim or dim
@@ -70,7 +75,7 @@ class OPQ(Transform):
         x = finite_rows(sample)
         if len(x) > _FIT_ROWS:
             x = x[np.sort(rng.choice(len(x), _FIT_ROWS, replace=False))]
-        kept, m, count = self.code_dim(x.shape[1]), self.m or 1, 1 << self.bits
+        kept, m, count = self.code_dim(x.shape[1]), self.m or 1, 1 << (self.bits or 8)
         _, components, variances = principal(x, kept)
         slices = even_slices(kept, m)
         rotation = components[deal(variances[:kept], [last - first for first, last in slices])]

@@ -46,7 +46,7 @@ def make(path: Path, rows: int = 3000, dim: int = 33, step: int = 701, seed: int
         **options,
     ) as writer:
         writer.write_shared({"book": data["book"]})
-        writer.add_file("notes/readme.txt", b"a file")
+        writer.beside.add_file("notes/readme.txt", b"a file")
         for at in range(writer.resume_row, rows, step):
             writer.append({n: data[n][at : at + step] for n in ("codes", "affine", "scalar")})
         writer.finish({"source": "x.npy"})

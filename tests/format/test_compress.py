@@ -10,7 +10,8 @@ import pytest
 from format_toy import ArraySource, Toy
 
 from embstore.arrays import TableShape
-from embstore.compression import compress, parse_budget
+from embstore.budgets import parse_budget
+from embstore.compression import compress
 from embstore.errors import BudgetError, ConfigError, DestinationExistsError, SourceError
 from embstore.format import open_table, verify
 

@@ -207,6 +207,8 @@ def test_a_gpu_that_is_not_there(built):
 class GpuIndex:
     """What the tests see of an index on a GPU: it trains and adds, and cannot be searched or written."""
 
+    most = 1 << 60
+
     def __init__(self, index):
         self.index = index
 
@@ -218,6 +220,8 @@ class GpuIndex:
         self.index.train(rows)
 
     def add(self, rows):
+        if self.index.ntotal + len(rows) > self.most:
+            raise RuntimeError("Error in add: Error: StandardGpuResources: alloc fail")
         self.index.add(rows)
 
 
@@ -230,6 +234,8 @@ def gpu(monkeypatch):
         assert (resources, device) == ("resources", 0)
         if isinstance(faiss.downcast_index(index), faiss.IndexHNSW):
             raise RuntimeError("Error in to_gpu: Error: not implemented on the GPU")
+        if isinstance(faiss.downcast_index(index), faiss.IndexPQ):  # as FAISS 1.8 does
+            return faiss.clone_index(index)
         done.append("to GPU")
         return GpuIndex(index)
 
@@ -238,6 +244,7 @@ def gpu(monkeypatch):
         return index.index
 
     monkeypatch.setattr(faiss, "StandardGpuResources", lambda: "resources", raising=False)
+    monkeypatch.setattr(faiss, "GpuIndex", GpuIndex, raising=False)
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
     monkeypatch.setattr(faiss, "index_cpu_to_gpu", to_gpu, raising=False)
     monkeypatch.setattr(faiss, "index_gpu_to_cpu", to_cpu, raising=False)
@@ -261,6 +268,21 @@ def test_what_a_gpu_cannot_build_is_built_without_it(table, gpu):
     assert gpu == []
     with pytest.raises(errors.ConfigError, match="not implemented on the GPU"):
         build_index(table, "HNSW16", name="other", gpu=True)
+
+
+def test_an_index_that_faiss_left_on_the_cpu_is_none_of_a_gpu(table, gpu):
+    assert build_index(table, "PQ4x4", name="codes").faiss.ntotal == N
+    with pytest.raises(errors.ConfigError, match=r"index type is not implemented on GPU; .* leave gpu out"):
+        build_index(table, "PQ4x4", name="other", gpu=True)
+    assert gpu == []
+
+
+def test_a_gpu_without_room_leaves_the_index_to_the_cpu(table, gpu, monkeypatch):
+    monkeypatch.setattr(GpuIndex, "most", N - 1)
+    assert build_index(table, "IVF16,Flat", name="lists").faiss.ntotal == N
+    with pytest.raises(errors.ConfigError, match=r"alloc fail; .* leave gpu out"):
+        build_index(table, "IVF16,Flat", name="other", gpu=True)
+    assert gpu == ["to GPU"] * 2
 
 
 def test_a_gpu_build_without_gpus_stays_where_it_is(table, gpu, monkeypatch):
