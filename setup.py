@@ -65,7 +65,14 @@ NVCC_FLAGS = [
     "-DEMBSTORE_ISA=cuda",
 ]
 # A row that is not good is neither placed nor fetched: GCC does not see that.
-NVCC_HOST_FLAGS = ["-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing", "-ffp-contract=off", "-Wall", *("-Wno-unknown-pragmas", "-Wno-maybe-uninitialized")]
+NVCC_HOST_FLAGS = [
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-fno-strict-aliasing",
+    "-ffp-contract=off",
+    "-Wall",
+    *("-Wno-unknown-pragmas", "-Wno-maybe-uninitialized"),
+]
 
 
 def nvcc():
@@ -83,7 +90,9 @@ def nvcc():
     found = shutil.which(asked or "nvcc")
     if found is None and (wanted == "on" or asked):
         where = f"at {asked}, where CUDACXX or CUDA_HOME says" if asked else "on PATH"
-        raise OptionError(f"EMBSTORE_CUDA needs nvcc, found none {where}; install CUDA 12 or later or set EMBSTORE_CUDA=off")
+        raise OptionError(
+            f"EMBSTORE_CUDA needs nvcc, found none {where}; install CUDA 12 or later or set EMBSTORE_CUDA=off"
+        )
     return found
 
 
@@ -92,7 +101,9 @@ def nvcc_libraries(compiler):
     told = subprocess.run([compiler, "--dryrun", "-x", "cu", os.devnull], stderr=subprocess.PIPE, text=True)
     line = re.search(r"^#\$ LIBRARIES=(.*)$", told.stderr, re.MULTILINE)
     if line is None:
-        raise OptionError(f"{compiler} does not tell where its libraries are; set EMBSTORE_CUDA=off, or CUDACXX to another")
+        raise OptionError(
+            f"{compiler} does not tell where its libraries are; set EMBSTORE_CUDA=off, or CUDACXX to another"
+        )
     return shlex.split(line[1])
 
 
@@ -164,7 +175,9 @@ class BuildExt(build_ext):
         # nvcc takes its host compiler without the options that Python was built with.
         host = ["-ccbin", self.compiler.compiler_so_cxx[0], "-Xcompiler", ",".join(NVCC_HOST_FLAGS)]
         command = [compiler, *NVCC_FLAGS, *host]
-        units = self.first + [(path, "plain", self.common) for path in sorted(glob("csrc/cuda/**/*.cpp", recursive=True))]
+        units = self.first + [
+            (path, "plain", self.common) for path in sorted(glob("csrc/cuda/**/*.cpp", recursive=True))
+        ]
         units += [(path, "cuda", command) for path in sorted(glob("csrc/cuda/**/*.cu", recursive=True))]
         # Hidden: other libraries of a process bring a runtime of their own.
         hide = ["-Wl,--exclude-libs,ALL"] if sys.platform.startswith("linux") else []

@@ -47,7 +47,7 @@ def extension() -> ModuleType:
 
 
 class Bound(Protocol):
-    """A method's kernels bound to arrays of a device; everything is an address or a number. See csrc/cuda/bindings.cpp."""
+    """A method's kernels bound to arrays of a device; all is addresses and numbers. See csrc/cuda/bindings.cpp."""
 
     def lookup(self, ids: int, wide: bool, n: int, out: int, half: bool, fault: int, stream: int) -> None: ...
     def bag(

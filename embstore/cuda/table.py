@@ -1,3 +1,7 @@
 """x"""
+
+
 class GpuTable: ...
+
+
 def to_device(): ...

@@ -1,8 +1,9 @@
-"""Every CUDA functor, compiled for the host and run through the same skeletons, gives the bits of the native kernels."""
+"""Every CUDA functor, compiled for the host and run by the same skeletons, has the bits of the native kernels."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import itertools
 from typing import Any
 
@@ -14,6 +15,7 @@ from embstore.arrays import Arrays, TableShape
 from embstore.cuda import driver
 from embstore.cuda.placed import Placed, fault_bytes
 from embstore.method import RowMethod
+from embstore.methods._trained import TrainedMethod
 from embstore.testing import make_counts, make_rows
 from embstore.testing.laws import MemoryRows, same, stored
 
@@ -22,10 +24,20 @@ if not driver.built():
 
 from host import HostDriver
 
-laws = importlib.import_module("test_laws")
+
+def configurations() -> list[RowMethod]:
+    """Those the laws vary: of methods that are fitted, and of trained ones where torch is."""
+    found: list[RowMethod] = list(importlib.import_module("test_laws").ALL)
+    found += [registry.get(name)() for name in registry.trained()]
+    if importlib.util.find_spec("torch") is not None:
+        modules = importlib.import_module("test_nn_laws")
+        given = [(name, [*modules.CONFIGS.get(name, ()), *modules.STORED.get(name, ())]) for name in registry.trained()]
+        found += [registry.get(name)(**config) for name, configs in given for config in configs]
+    return [m for m in found if m.id in WITH_KERNEL]
+
+
 WITH_KERNEL = driver.extension().methods()
-FITTED = [name for name in WITH_KERNEL if name in registry.fitted()]
-CONFIGURED = [m for m in laws.ALL if m.id in FITTED]
+CONFIGURED = configurations()
 MODES: list[tuple[str, bool]] = [("sum", False), ("sum", True), ("mean", False), ("max", False)]
 
 
@@ -34,12 +46,17 @@ class Pair:
 
     def __init__(self, method: RowMethod, rows: int, dim: int, seed: int = 0) -> None:
         self.shape = TableShape(rows, dim)
-        data = make_rows(rows, dim, seed)
         self.method = method.resolve(self.shape)
-        with np.errstate(all="ignore"):
-            shared = self.method.fit(MemoryRows(data, make_counts(rows, seed)), np.random.default_rng(seed))
-            encoded = self.method.encode(shared, np.arange(rows, dtype=np.int64), data)
+        rng = np.random.default_rng(seed)
         specs = self.method.layout(self.shape)
+        if isinstance(self.method, TrainedMethod):
+            arrays = self.method.example(self.shape, rng)
+            self._bind({s.name: arrays.pop(s.name) for s in specs if s.partition == "rows"}, arrays)
+            return
+        data = make_rows(rows, dim, seed)
+        with np.errstate(all="ignore"):
+            shared = self.method.fit(MemoryRows(data, make_counts(rows, seed)), rng)
+            encoded = self.method.encode(shared, np.arange(rows, dtype=np.int64), data)
         ragged = {s.name: encoded.pop(s.name) for s in specs if s.partition == "ragged"}
         self._bind(encoded, stored(shared) | ragged)
 
@@ -83,7 +100,7 @@ class Pair:
         return out
 
     def check(self, seed: int = 1) -> None:
-        """Lookups and bags have the same bits, or are within the bound of a method whose kernels sum in other orders."""
+        """Lookups and bags have the same bits, or keep to the bound of a method whose kernels sum in other orders."""
         n = self.shape.num_embeddings
         rng = np.random.default_rng(seed)
         ids = np.concatenate([[0, n - 1], rng.integers(0, n, 2 * n + 60)])
@@ -119,17 +136,17 @@ def test_every_config(method: RowMethod) -> None:
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3, 4, 16, 31, 64, 97, 128, 129, 300, 1030])
-@pytest.mark.parametrize("name", FITTED)
+@pytest.mark.parametrize("name", WITH_KERNEL)
 def test_every_dim(name: str, dim: int) -> None:
     Pair(registry.get(name)(), 33, dim).check()
 
 
-@pytest.mark.parametrize("name", FITTED)
+@pytest.mark.parametrize("name", WITH_KERNEL)
 def test_rows_wider_than_a_block_has_threads_for(name: str) -> None:
     Pair(registry.get(name)(), 5, 4400).check()
 
 
-@pytest.mark.parametrize(("name", "seed"), list(itertools.product(FITTED, range(4))))
+@pytest.mark.parametrize(("name", "seed"), list(itertools.product(WITH_KERNEL, range(4))))
 def test_any_shape(name: str, seed: int) -> None:
     rng = np.random.default_rng([seed, *name.encode()])
     own = [m for m in CONFIGURED if m.id == name]
@@ -142,7 +159,7 @@ def test_any_shape(name: str, seed: int) -> None:
         pair.check(seed)
 
 
-@pytest.mark.parametrize("name", FITTED)
+@pytest.mark.parametrize("name", WITH_KERNEL)
 @pytest.mark.parametrize("wide", [True, False])
 def test_ids_out_of_range_are_skipped_and_the_first_is_told(name: str, wide: bool) -> None:
     pair = Pair(registry.get(name)(), 40, 24)
