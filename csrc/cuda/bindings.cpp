@@ -38,7 +38,7 @@ Params params_of(const nb::dict& config) {
 class DeviceTable {
  public:
   DeviceTable(const std::string& method, const nb::dict& config, int64_t num_embeddings, int64_t embedding_dim,
-             const nb::dict& rows, const nb::dict& shared, int device)
+              const nb::dict& rows, const nb::dict& shared, int device)
       : device_(device) {
     cuda::Table table;
     table.num_embeddings = num_embeddings;
@@ -139,7 +139,8 @@ nb::tuple from_dlpack(nb::ndarray<nb::ro> array) {
   }
   const auto dtype = array.dtype();
   static constexpr char kKinds[] = "iuf";
-  const std::string kind = dtype.code < 3 && dtype.lanes == 1 ? kKinds[dtype.code] + std::to_string(dtype.bits / 8) : "?";
+  const std::string kind =
+      dtype.code < 3 && dtype.lanes == 1 ? kKinds[dtype.code] + std::to_string(dtype.bits / 8) : "?";
   return nb::make_tuple(reinterpret_cast<uintptr_t>(array.data()), shape, strides, kind, array.device_type(),
                         array.device_id(), nb::cast(array));
 }

@@ -1,10 +1,9 @@
-#include "cuda/core/device.h"
-
 #include <algorithm>
 #include <cstring>
 #include <map>
 #include <mutex>
 
+#include "cuda/core/device.h"
 #include "cuda/core/launch.cuh"
 
 namespace embstore::cuda {

@@ -101,4 +101,5 @@ std::vector<std::string> methods();
 
 }  // namespace embstore::cuda
 
-#define EMBSTORE_CUDA_REGISTER(id, kernel) static const bool registered_##id = ::embstore::cuda::register_method(#id, kernel)
+#define EMBSTORE_CUDA_REGISTER(id, kernel) \
+  static const bool registered_##id = ::embstore::cuda::register_method(#id, kernel)

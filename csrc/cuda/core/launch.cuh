@@ -1,9 +1,9 @@
 // How a task runs: as a kernel on a device, or block by block and thread by thread on the host. A Task has
-//   static constexpr int kThreads, kBlocks;            threads of a block; blocks a multiprocessor has room for at a time
-//   int64_t blocks(const Target&) const;               may be 0
-//   int64_t shared_bytes() const;                      memory of a block, at a multiple of 16
-//   int phases() const;                                EMBSTORE_HD; between two phases all threads of a block wait for each other
-//   void phase(int p, const Grid&, uint8_t* shared) const;    EMBSTORE_HD; nothing but `shared` lives on to the next
+//   static constexpr int kThreads, kBlocks;            threads of a block; blocks a multiprocessor has room for at a
+//   time int64_t blocks(const Target&) const;               may be 0 int64_t shared_bytes() const; memory of a block,
+//   at a multiple of 16 int phases(const Grid&) const;                     EMBSTORE_HD, alike for all threads of a
+//   block; between two phases all threads of a block wait for each other void phase(int p, const Grid&, uint8_t*
+//   shared) const;    EMBSTORE_HD; nothing but `shared` lives on to the next
 // and travels to the device by value.
 #pragma once
 #include <cuda_runtime.h>
@@ -26,7 +26,8 @@ template <class Task>
 __global__ void __launch_bounds__(Task::kThreads, Task::kBlocks) run(const __grid_constant__ Task task) {
   extern __shared__ __align__(16) uint8_t shared[];
   const Grid grid{int64_t(blockIdx.x), int64_t(gridDim.x), int(threadIdx.x)};
-  for (int p = 0; p < task.phases(); ++p) {
+  const int phases = task.phases(grid);
+  for (int p = 0; p < phases; ++p) {
     if (p > 0) __syncthreads();
     task.phase(p, grid, shared);
   }
@@ -48,12 +49,13 @@ void launch(const Task& task, const Target& target) {
     };
     std::vector<Line> shared(size_t((bytes + 15) / 16 + 1));
     for (int64_t b = 0; b < blocks; ++b)
-      for (int p = 0; p < task.phases(); ++p)
+      for (int p = 0, phases = task.phases(Grid{b, blocks, 0}); p < phases; ++p)
         for (int t = 0; t < Task::kThreads; ++t) task.phase(p, Grid{b, blocks, t}, shared[0].bytes);
     return;
   }
   if (bytes > 48 << 10)
-    check(cudaFuncSetAttribute(run<Task>, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)), "a kernel's memory");
+    check(cudaFuncSetAttribute(run<Task>, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)),
+          "a kernel's memory");
   run<Task><<<unsigned(blocks), Task::kThreads, size_t(bytes), static_cast<cudaStream_t>(target.stream)>>>(task);
   check(cudaGetLastError(), "a launch");
 }

@@ -3,7 +3,8 @@
 // struct that travels to the device by value, with EMBSTORE_HD functions:
 //   int dim;                                       values per row
 //   Place place(int64_t id) const;                     where the row lies, id in range; any small struct
-//   static constexpr int kColumns;                     columns that a lane of a bag decodes at a time: as many as make a
+//   static constexpr int kColumns;                     columns that a lane of a bag decodes at a time: as many as make
+//   a
 //                                                      load of 16 bytes, 4 to 16
 //   template <int V> Raw fetch(const Place&, int j) const;
 //       loads what columns [j, j + V) are decoded from, j a multiple of V; V is 4 or kColumns. Several rows are
@@ -108,21 +109,22 @@ struct Output {
   // Columns [j, j + V) of row i; those beyond the row are dropped.
   template <int V>
   EMBSTORE_HD void store(int64_t i, int j, const float (&v)[V]) const {
-    const int64_t first = i * dim + j;
     if (aligned) {
 #pragma unroll
       for (int k = 0; k < V; k += 4)
-        if (j + k < dim) store4(first + k, v[k], v[k + 1], v[k + 2], v[k + 3]);
+        if (j + k < dim) store4(i * dim + j + k, v[k], v[k + 1], v[k + 2], v[k + 3]);
       return;
     }
 #pragma unroll
-    for (int k = 0; k < V; ++k) {
-      if (j + k >= dim) continue;
-      if (half)
-        static_cast<uint16_t*>(at)[first + k] = narrow(v[k]);
-      else
-        static_cast<float*>(at)[first + k] = v[k];
-    }
+    for (int k = 0; k < V; ++k)
+      if (j + k < dim) store_one(i, j + k, v[k]);
+  }
+
+  EMBSTORE_HD void store_one(int64_t i, int j, float v) const {
+    if (half)
+      static_cast<uint16_t*>(at)[i * dim + j] = narrow(v);
+    else
+      static_cast<float*>(at)[i * dim + j] = v;
   }
 
  private:
@@ -166,7 +168,7 @@ struct LookupTask {
   }
   int64_t blocks(const Target& target) const { return blocks_for(tiles, f.table_bytes(), target); }
   int64_t shared_bytes() const { return f.table_bytes(); }
-  EMBSTORE_HD int phases() const { return 2; }
+  EMBSTORE_HD int phases(const Grid&) const { return 2; }
 
   EMBSTORE_HD void phase(int p, const Grid& grid, uint8_t* shared) const {
     if (p == 0) return f.fill(shared, grid.thread, kThreads);
@@ -246,7 +248,7 @@ struct BagTask {
   }
   int64_t blocks(const Target& target) const { return blocks_for(tiles, f.table_bytes(), target); }
   int64_t shared_bytes() const { return f.table_bytes(); }
-  EMBSTORE_HD int phases() const { return 2; }
+  EMBSTORE_HD int phases(const Grid&) const { return 2; }
 
   EMBSTORE_HD void phase(int p, const Grid& grid, uint8_t* shared) const {
     if (p == 0) return f.fill(shared, grid.thread, kThreads);
