@@ -85,11 +85,10 @@ def nvcc():
         return None
     if sanitize:
         raise OptionError("EMBSTORE_CUDA=on does not go with EMBSTORE_SANITIZE, found both; unset one of them")
-    home = os.environ.get("CUDA_HOME")
-    asked = os.environ.get("CUDACXX") or (home and os.path.join(home, "bin", "nvcc"))
-    found = shutil.which(asked or "nvcc")
+    asked, home = os.environ.get("CUDACXX"), os.environ.get("CUDA_HOME")
+    found = shutil.which(asked) if asked else (home and shutil.which(f"{home}/bin/nvcc")) or shutil.which("nvcc")
     if found is None and (wanted == "on" or asked):
-        where = f"at {asked}, where CUDACXX or CUDA_HOME says" if asked else "on PATH"
+        where = f"at {asked}, where CUDACXX says" if asked else "in CUDA_HOME and on PATH"
         raise OptionError(
             f"EMBSTORE_CUDA needs nvcc, found none {where}; install CUDA 12 or later or set EMBSTORE_CUDA=off"
         )

@@ -121,7 +121,7 @@ nb::dict facts(int device) {
   return out;
 }
 
-// An object with `__dlpack__` over memory of a device that `owner` keeps. kind: "float32" or "float16".
+// A DLPack capsule over memory of a device that `owner` keeps. kind: "float32" or "float16".
 nb::object as_dlpack(uint64_t address, const std::vector<size_t>& shape, const std::string& kind, int device,
                      nb::object owner) {
   const nb::dlpack::dtype dtype{uint8_t(nb::dlpack::dtype_code::Float), uint8_t(kind == "float16" ? 16 : 32), 1};
