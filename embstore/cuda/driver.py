@@ -54,6 +54,10 @@ class Bound(Protocol):
         self, ids: int, wide: bool, n: int, offsets: int, offsets_wide: bool, num_offsets: int, bags: int, length: int,
         weights: int, mode: int, out: int, half: bool, fault: int, stream: int,
     ) -> None: ...  # fmt: skip
+    def search(
+        self, queries: int, count: int, k: int, metric: int, allowed: int, room: int, first: bool, scores: int,
+        ids: int, stream: int,
+    ) -> None: ...  # fmt: skip
 
 
 def _refusals(call: Callable[P, R]) -> Callable[P, R]:
