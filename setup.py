@@ -1,9 +1,11 @@
-"""Builds the native extension.
+"""Builds the native extension, and that of CUDA where its compiler is.
 
 Directories of csrc named in PER_ISA hold loops: each of their files is compiled once per instruction
 set, each copy in a namespace of its own; everything else is compiled once. A new file is found by
-itself. Environment: EMBSTORE_JOBS, compilers at a time (default: every core this process may use);
-EMBSTORE_SANITIZE, sanitizers to build with, as in `address,undefined`.
+itself. csrc/cuda makes embstore._cuda, its .cu files compiled by nvcc. Environment: EMBSTORE_JOBS, compilers at
+a time (default: every core this process may use); EMBSTORE_SANITIZE, sanitizers to build with, as in
+`address,undefined`, which leaves CUDA out; EMBSTORE_CUDA, `on`, `off` or `auto` (default: on where nvcc is found, by
+CUDACXX, CUDA_HOME or PATH).
 """
 
 import hashlib
@@ -11,6 +13,7 @@ import os
 import platform
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -53,6 +56,55 @@ FLAGS = [
     "-Wno-psabi",  # vectors wider than a register are passed between functions of one object only
 ]
 
+# Machine code for what data centres run, and PTX for what comes after. -fmad=false as -ffp-contract=off above.
+NVCC_FLAGS = [
+    "-std=c++17",
+    "-O3",
+    "-fmad=false",
+    *("-gencode", "arch=compute_80,code=sm_80", "-gencode", "arch=compute_90,code=[sm_90,compute_90]"),
+    "-DEMBSTORE_ISA=cuda",
+]
+# A row that is not good is neither placed nor fetched: GCC does not see that.
+NVCC_HOST_FLAGS = [
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-fno-strict-aliasing",
+    "-ffp-contract=off",
+    "-Wall",
+    *("-Wno-unknown-pragmas", "-Wno-maybe-uninitialized"),
+]
+
+
+def nvcc():
+    """CUDA's compiler, or None where there is none or none is wanted."""
+    wanted = os.environ.get("EMBSTORE_CUDA") or "auto"
+    if wanted not in ("auto", "on", "off"):
+        raise OptionError(f"EMBSTORE_CUDA must be auto, on or off, found {wanted!r}; unset it for auto")
+    sanitize = os.environ.get("EMBSTORE_SANITIZE")
+    if wanted == "off" or (sanitize and wanted == "auto"):
+        return None
+    if sanitize:
+        raise OptionError("EMBSTORE_CUDA=on does not go with EMBSTORE_SANITIZE, found both; unset one of them")
+    asked, home = os.environ.get("CUDACXX"), os.environ.get("CUDA_HOME")
+    found = shutil.which(asked) if asked else (home and shutil.which(f"{home}/bin/nvcc")) or shutil.which("nvcc")
+    if found is None and (wanted == "on" or asked):
+        where = f"at {asked}, where CUDACXX says" if asked else "in CUDA_HOME and on PATH"
+        raise OptionError(
+            f"EMBSTORE_CUDA needs nvcc, found none {where}; install CUDA 12 or later or set EMBSTORE_CUDA=off"
+        )
+    return found
+
+
+def nvcc_libraries(compiler):
+    """Options that let the linker find CUDA's runtime: where the compiler itself looks."""
+    told = subprocess.run([compiler, "--dryrun", "-x", "cu", os.devnull], stderr=subprocess.PIPE, text=True)
+    line = re.search(r"^#\$ LIBRARIES=(.*)$", told.stderr, re.MULTILINE)
+    if line is None:
+        raise OptionError(
+            f"{compiler} does not tell where its libraries are; set EMBSTORE_CUDA=off, or CUDACXX to another"
+        )
+    return shlex.split(line[1])
+
 
 def jobs():
     asked = os.environ.get("EMBSTORE_JOBS", "")
@@ -85,31 +137,50 @@ class BuildExt(build_ext):
         self.include = [home / "include", home / "ext" / "robin_map" / "include", "csrc", *self.include_dirs]
         sanitize = os.environ.get("EMBSTORE_SANITIZE")
         extra = [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-O1", "-g1"] if sanitize else ["-g0"]
-        common = [*self.compiler.compiler_so_cxx, *FLAGS, *extra]
-        loops = sorted(path for name in PER_ISA for path in glob(f"csrc/{name}/*.cpp"))
-        plain = sorted(set(glob("csrc/**/*.cpp", recursive=True)) - set(loops))
-        # The linker keeps the first copy of an inline function of the standard library that several objects hold.
-        # It must not be one compiled for an instruction set that its other users' processors may lack.
-        units = [(home / "src" / "nb_combined.cpp", "nanobind", ["-w", "-Os", "-DNDEBUG"])]
-        units += [(path, "plain", []) for path in plain]
-        for isa, flags in ISAS.items():
-            macros = [f"-DEMBSTORE_ISA={isa}", f"-DEMBSTORE_ISA_{isa.upper()}"]
-            units += [(path, isa, [*flags, *macros]) for path in loops]
-
+        self.common = [*self.compiler.compiler_so_cxx, *FLAGS, *extra]
+        self.first = [(home / "src" / "nb_combined.cpp", "nanobind", [*self.common, "-w", "-Os", "-DNDEBUG"])]
+        link = [f"-fsanitize={sanitize}"] if sanitize else [] if sys.platform == "darwin" else ["-s"]
+        units, libraries = self.cuda_units() if ext.name == CUDA else self.native_units()
         with ThreadPoolExecutor(jobs()) as pool:
-            running = [pool.submit(self.compile, Path(path), name, common + flags) for path, name, flags in units]
+            running = [pool.submit(self.compile, Path(path), name, command) for path, name, command in units]
             done, _ = wait(running, return_when=FIRST_EXCEPTION)
             pool.shutdown(cancel_futures=True)
         for each in done:
             each.result()  # raises what stopped the build
-        link = [f"-fsanitize={sanitize}"] if sanitize else [] if sys.platform == "darwin" else ["-s"]
         self.compiler.force = True  # objects of other flags may all be older than the last extension
         self.compiler.link_shared_object(
             [each.result() for each in running],
             self.get_ext_fullpath(ext.name),
-            extra_postargs=[*link, "-pthread"],
+            extra_postargs=[*link, *libraries, "-pthread"],
             target_lang="c++",
         )
+
+    def native_units(self):
+        """What each file of the extension is compiled by, in the order of linking, and options of the linker."""
+        loops = sorted(path for name in PER_ISA for path in glob(f"csrc/{name}/*.cpp"))
+        every = set(glob("csrc/**/*.cpp", recursive=True)) - set(glob("csrc/cuda/**/*.cpp", recursive=True))
+        plain = sorted(every - set(loops))
+        # The linker keeps the first copy of an inline function of the standard library that several objects hold.
+        # It must not be one compiled for an instruction set that its other users' processors may lack.
+        units = self.first + [(path, "plain", self.common) for path in plain]
+        for isa, flags in ISAS.items():
+            macros = [f"-DEMBSTORE_ISA={isa}", f"-DEMBSTORE_ISA_{isa.upper()}"]
+            units += [(path, isa, [*self.common, *flags, *macros]) for path in loops]
+        return units, []
+
+    def cuda_units(self):
+        """As native_units, of the extension for CUDA."""
+        compiler = nvcc()
+        # nvcc takes its host compiler without the options that Python was built with.
+        host = ["-ccbin", self.compiler.compiler_so_cxx[0], "-Xcompiler", ",".join(NVCC_HOST_FLAGS)]
+        command = [compiler, *NVCC_FLAGS, *host]
+        units = self.first + [
+            (path, "plain", self.common) for path in sorted(glob("csrc/cuda/**/*.cpp", recursive=True))
+        ]
+        units += [(path, "cuda", command) for path in sorted(glob("csrc/cuda/**/*.cu", recursive=True))]
+        # Hidden: other libraries of a process bring a runtime of their own.
+        hide = ["-Wl,--exclude-libs,ALL"] if sys.platform.startswith("linux") else []
+        return units, [*nvcc_libraries(compiler), "-lcudart_static", "-ldl", "-lrt", *hide]
 
     def compile(self, source, name, command):
         """The object of one file, made again if older than the file or a header of it, or if another command made it."""
@@ -131,4 +202,6 @@ class BuildExt(build_ext):
         return str(target)
 
 
-setup(ext_modules=[Extension("embstore._native", sources=[], language="c++")], cmdclass={"build_ext": BuildExt})
+CUDA = "embstore._cuda"
+names = ["embstore._native", *([CUDA] if os.path.isdir("csrc/cuda") and nvcc() else [])]
+setup(ext_modules=[Extension(name, sources=[], language="c++") for name in names], cmdclass={"build_ext": BuildExt})

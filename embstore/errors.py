@@ -98,3 +98,11 @@ class BusyError(EmbstoreError, BlockingIOError):
 
 class MissingDependencyError(EmbstoreError, ImportError):
     """An optional package, or embstore's native extension, is not installed."""
+
+
+class DeviceError(EmbstoreError, RuntimeError):
+    """There is no such CUDA device, or CUDA refused what was asked of it."""
+
+
+class DeviceMemoryError(DeviceError, MemoryError):
+    """The memory of a CUDA device is exhausted; the table on the host stays usable."""

@@ -387,6 +387,27 @@ class Table:
         """Bytes of the second method's arrays, which `nbytes` leaves out; 0 without one."""
         return 0 if self.reranker is None else self.reranker.nbytes
 
+    def to(self, device: Any = "cuda") -> Any:
+        """The same table on a CUDA device: its compressed arrays are copied there, and rows are decoded there.
+
+        Parameters
+        ----------
+        device : "cuda", "cuda:1", a device of PyTorch or the number of one; "cpu" gives this table.
+
+        Returns
+        -------
+        `embstore.cuda.GpuTable`, whose `lookup` and `bag` take and give CuPy arrays, tensors and others of that device.
+
+        Raises
+        ------
+        MissingDependencyError, DeviceError : embstore's CUDA extension was not built; there is no such device.
+        DeviceMemoryError : the table does not fit; this one stays usable.
+        ConfigError : a method without a CUDA kernel, or a table with transforms.
+        """
+        from .cuda import to_device
+
+        return to_device(self, device)
+
     def blocks(self, max_rows: int = 65536) -> Iterator[npt.NDArray[np.float32]]:
         """Every row in order, decoded, as float32 blocks of shape (n, embedding_dim), n <= `max_rows`."""
         for start in range(0, self.num_embeddings, max_rows):

@@ -43,7 +43,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sources": {"errors", "arrays", "method"},
     "oov": {"errors"},
     # Table.search and its kin are functions of the search room.
-    "table": ONLINE | {"search", "arguments"},
+    "table": ONLINE | {"search", "arguments", "cuda"},
+    # Table.to is a function of the cuda room.
+    "cuda": ONLINE | {"arguments", "search"},
     "table_set": ONLINE | {"table"},
     "compression": ONLINE | {"transforms", "table", "sampling", "budgets", "_pump"},
     "search": ONLINE | {"table", "optional"},
@@ -67,7 +69,7 @@ HEAVY = {
 }
 HEAVY_MODULES = {
     "zarr", "pyarrow", "rich", "typer", "torch", "numba", "scipy", "h5py", "gguf", "safetensors", "google_crc32c",
-    "faiss",
+    "faiss", "cupy",
 }  # fmt: skip
 TORCH_ROOMS = {"nn", "sources", "testing"}
 

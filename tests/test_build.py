@@ -23,6 +23,13 @@ pathlib.Path(given[given.index("-o") + 1]).touch()
 """
 
 
+# Also tells where its libraries are, as nvcc does.
+NVCC = COMPILER.replace(
+    "given = sys.argv[1:]",
+    "given = sys.argv[1:]\nif '--dryrun' in given:\n    sys.exit('#$ TOP=x\\n#$ LIBRARIES=  \"-L/cuda/lib\"')",
+)
+
+
 class Tree:
     """A small csrc beside the project's own setup.py."""
 
@@ -42,7 +49,9 @@ class Tree:
         compiler = str(root / "c++")
         path = os.pathsep.join([str(root / "outside"), os.environ.get("PYTHONPATH", "")])
         self.env = {**os.environ, "CC": compiler, "CXX": compiler, "EMBSTORE_JOBS": "4", "PYTHONPATH": path}
-        self.env.pop("EMBSTORE_SANITIZE", None)
+        for name in ("EMBSTORE_SANITIZE", "EMBSTORE_CUDA", "CUDACXX", "CUDA_HOME"):
+            self.env.pop(name, None)
+        self.env["PATH"] = "/usr/bin:/bin"
 
     def write(self, name: str, text: str = "") -> Path:
         path = self.root / name
@@ -57,6 +66,15 @@ class Tree:
             cwd=self.root, env={**self.env, **env}, capture_output=True, text=True, check=False,
         )  # fmt: skip
 
+    def with_cuda(self) -> Path:
+        """csrc/cuda, and a stand-in for nvcc that nothing finds by itself."""
+        for name in ("bindings.cpp", "core/launch.cuh", "methods/one.cu", "methods/two.cu"):
+            self.write(f"csrc/cuda/{name}")
+        self.write("csrc/cuda/methods/one.cu", '#include "cuda/core/launch.cuh"\n')
+        compiler = self.write("toolkit/bin/nvcc", NVCC)
+        compiler.chmod(0o755)
+        return compiler
+
     def calls(self) -> list[list[str]]:
         return [line.split("\t") for line in (self.root / "calls").read_text().splitlines()]
 
@@ -65,8 +83,13 @@ class Tree:
         sources = [call[call.index("-c") + 1] for call in self.calls() if "-c" in call]
         return sorted("/".join(Path(source).parts[-2:]) for source in sources)
 
+    def links(self) -> dict[str, list[str]]:
+        """What each extension was linked of, by its name."""
+        calls = [call for call in self.calls() if "-c" not in call and "-o" in call]
+        return {Path(call[call.index("-o") + 1]).name.partition(".")[0]: call for call in calls}
+
     def linked(self) -> list[str]:
-        (link,) = [call for call in self.calls() if "-c" not in call]
+        (link,) = self.links().values()
         return [each for each in link if each.endswith(".o")]
 
 
@@ -129,6 +152,64 @@ def test_what_does_not_compile_is_named(tree: Tree) -> None:
     assert done.returncode != 0
     assert "error: no such thing" in done.stderr
     assert "csrc/methods/broken.cpp did not compile for ref" in done.stderr
+
+
+@pytest.mark.parametrize("found_by", ["CUDACXX", "CUDA_HOME", "PATH"])
+def test_cuda_is_built_where_its_compiler_is(tree: Tree, found_by: str) -> None:
+    nvcc = tree.with_cuda()
+    where = {"CUDACXX": str(nvcc), "CUDA_HOME": str(nvcc.parents[1]), "PATH": f"{nvcc.parent}:/usr/bin:/bin"}
+    done = tree.build(**{found_by: where[found_by]})
+    assert done.returncode == 0, done.stderr
+    assert set(tree.links()) == {"_native", "_cuda"}
+    link = tree.links()["_cuda"]
+    objects = [Path(each).name for each in link if each.endswith(".o")]
+    assert objects == ["nb_combined.o", "bindings.o", "one.o", "two.o"]
+    assert {"-L/cuda/lib", "-lcudart_static"} <= set(link)
+    assert "csrc/cuda" not in " ".join(tree.links()["_native"])
+    compiled = [call for call in tree.calls() if "-c" in call and "cuda/methods/one.cu" in call[call.index("-c") + 1]]
+    assert "-fmad=false" in compiled[0]
+    assert any("-ffp-contract=off" in each for each in compiled[0])
+
+
+def test_cuda_is_compiled_again_where_it_changed(tree: Tree) -> None:
+    env = {"CUDACXX": str(tree.with_cuda())}
+    tree.build(**env)
+    tree.build(**env)
+    assert tree.compiled() == []
+    tree.write("csrc/cuda/core/launch.cuh")
+    tree.build(**env)
+    assert tree.compiled() == ["methods/one.cu"]
+
+
+@pytest.mark.parametrize(
+    "env",
+    [{}, {"CUDA_HOME": "/none"}, {"EMBSTORE_CUDA": "off", "CUDA": "1"}, {"EMBSTORE_SANITIZE": "address", "CUDA": "1"}],
+    ids=repr,
+)
+def test_cuda_is_left_out(tree: Tree, env: dict[str, str]) -> None:
+    nvcc = tree.with_cuda()
+    done = tree.build(**env, **({"CUDACXX": str(nvcc)} if "CUDA" in env else {}))
+    assert done.returncode == 0, done.stderr
+    assert set(tree.links()) == {"_native"}
+
+
+@pytest.mark.parametrize(
+    ("env", "sentence"),
+    [
+        (
+            {"EMBSTORE_CUDA": "on"},
+            "EMBSTORE_CUDA needs nvcc, found none in CUDA_HOME and on PATH; install CUDA 12 or later or set",
+        ),
+        ({"CUDACXX": "/none/nvcc"}, "found none at /none/nvcc, where CUDACXX says"),
+        ({"EMBSTORE_CUDA": "yes"}, "EMBSTORE_CUDA must be auto, on or off, found 'yes'"),
+        ({"EMBSTORE_CUDA": "on", "EMBSTORE_SANITIZE": "address"}, "does not go with EMBSTORE_SANITIZE, found both"),
+    ],
+)
+def test_cuda_that_cannot_be_built_is_refused(tree: Tree, env: dict[str, str], sentence: str) -> None:
+    tree.with_cuda()
+    done = tree.build(**env)
+    assert done.returncode != 0
+    assert sentence in done.stderr
 
 
 @pytest.mark.parametrize("jobs", ["0", "-1", "many"])

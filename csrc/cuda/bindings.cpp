@@ -1,0 +1,236 @@
+// embstore._cuda: pointers and a stream in, launches out. Arrays, shapes and errors are Python's affair.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include "cuda/core/device.h"
+#include "cuda/core/kernel.h"
+#include "cuda/search/search.h"
+
+namespace nb = nanobind;
+using namespace embstore;
+
+namespace {
+
+using HostBytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+template <class T>
+T* pointer(uint64_t address) {
+  return reinterpret_cast<T*>(uintptr_t(address));
+}
+
+Params params_of(const nb::dict& config) {
+  Params params;
+  for (auto [name, value] : config) {
+    const auto key = nb::cast<std::string>(name);
+    if (nb::isinstance<nb::bool_>(value))
+      params.integers[key] = nb::cast<bool>(value);
+    else if (nb::isinstance<nb::int_>(value))
+      params.integers[key] = nb::cast<int64_t>(value);
+    else if (nb::isinstance<nb::str>(value))
+      params.texts[key] = nb::cast<std::string>(value);
+  }
+  return params;
+}
+
+// A method's kernel bound to arrays at fixed addresses; whoever made it keeps them there. Device -1 is the host. Not
+// named as that of _native is: nanobind tells types of its extensions apart by name.
+class DeviceTable {
+ public:
+  DeviceTable(const std::string& method, const nb::dict& config, int64_t num_embeddings, int64_t embedding_dim,
+              const nb::dict& rows, const nb::dict& shared, int device)
+      : device_(device) {
+    cuda::Table table;
+    table.num_embeddings = num_embeddings_ = num_embeddings;
+    table.embedding_dim = dim_ = embedding_dim;
+    table.params = params_of(config);
+    if (embedding_dim < 1 || embedding_dim > INT32_MAX / 64) throw nb::value_error("rows are too wide for a device");
+    for (auto [name, value] : rows) {
+      const auto pair = nb::cast<nb::tuple>(value);  // (row_bytes, address)
+      table.rows[nb::cast<std::string>(name)] = {pointer<uint8_t>(nb::cast<uint64_t>(pair[1])),
+                                                 nb::cast<int64_t>(pair[0])};
+    }
+    for (auto [name, value] : shared) {
+      const auto pair = nb::cast<nb::tuple>(value);  // (bytes on the host, address)
+      const auto host = nb::cast<HostBytes>(pair[0]);
+      table.shared[nb::cast<std::string>(name)] = {pointer<uint8_t>(nb::cast<uint64_t>(pair[1])), host.data(),
+                                                   int64_t(host.size())};
+    }
+    const auto factory = cuda::find_method(method);
+    if (factory == nullptr) throw nb::key_error(method.c_str());
+    kernel_ = factory(table);
+  }
+
+  void lookup(uint64_t ids, bool wide, int64_t n, uint64_t out, bool half, uint64_t fault, uint64_t stream) const {
+    nb::gil_scoped_release unlocked;
+    cuda::OnDevice on(device_);
+    cuda::LookupCall call;
+    call.ids = {pointer<const void>(ids), wide};
+    call.n = n;
+    call.out = pointer<void>(out);
+    call.half = half;
+    call.fault = pointer<cuda::Fault>(fault);
+    kernel_->lookup(call, cuda::target_of(device_, pointer<void>(stream)));
+  }
+
+  // Without offsets (address 0) every bag has `length` ids. weights may be 0.
+  void bag(uint64_t ids, bool wide, int64_t n, uint64_t offsets, bool offsets_wide, int64_t num_offsets, int64_t bags,
+           int64_t length, uint64_t weights, int mode, uint64_t out, bool half, uint64_t fault, uint64_t stream) const {
+    nb::gil_scoped_release unlocked;
+    cuda::OnDevice on(device_);
+    cuda::BagCall call;
+    call.ids = {pointer<const void>(ids), wide};
+    call.n = n;
+    call.offsets = {pointer<const void>(offsets), offsets_wide};
+    call.num_offsets = num_offsets;
+    call.bags = bags;
+    call.length = length;
+    call.weights = pointer<const float>(weights);
+    call.mode = BagMode(mode);
+    call.out = pointer<void>(out);
+    call.half = half;
+    call.fault = pointer<cuda::Fault>(fault);
+    kernel_->bag(call, cuda::target_of(device_, pointer<void>(stream)));
+  }
+
+  // The k best rows of each query into `room`; see search/search.h. `first` false: once more, after a search that lost
+  // some. With `scores`, what was found.
+  void search(uint64_t queries, int count, int k, int metric, uint64_t allowed, uint64_t room, bool first,
+              uint64_t scores, uint64_t ids, uint64_t stream) const {
+    nb::gil_scoped_release unlocked;
+    cuda::OnDevice on(device_);
+    cuda::SearchCall call;
+    call.queries = pointer<const float>(queries);
+    call.count = count;
+    call.k = k;
+    call.metric = cuda::Metric(metric);
+    call.allowed = pointer<const uint8_t>(allowed);
+    call.num_embeddings = num_embeddings_;
+    call.dim = int(dim_);
+    call.room = cuda::room_at(pointer<uint8_t>(room), count, k, int(dim_));
+    const cuda::Target target = cuda::target_of(device_, pointer<void>(stream));
+    if (scores == 0)
+      cuda::search(*kernel_, call, first, target);
+    else
+      cuda::results(call, pointer<float>(scores), pointer<int64_t>(ids), target);
+  }
+
+  // Where in a room it is told which queries must be searched once more: a uint32 each.
+  static int64_t lost_at(int count, int k, int dim) {
+    return int64_t(reinterpret_cast<uintptr_t>(cuda::room_at(nullptr, count, k, dim).lost));
+  }
+
+ private:
+  int device_;
+  int64_t num_embeddings_ = 0, dim_ = 0;
+  std::unique_ptr<cuda::Kernel> kernel_;
+};
+
+nb::dict found() {
+  const cuda::Found f = cuda::find_devices();
+  nb::dict out;
+  out["devices"] = f.devices;
+  out["driver"] = f.driver;
+  out["runtime"] = f.runtime;
+  out["code"] = f.code;
+  out["what"] = f.what;
+  return out;
+}
+
+nb::dict facts(int device) {
+  const cuda::DeviceFacts f = cuda::facts_of(device);
+  nb::dict out;
+  out["name"] = f.name;
+  out["capability"] = nb::make_tuple(f.major, f.minor);
+  out["processors"] = f.processors;
+  out["memory"] = f.memory;
+  out["shared_bytes"] = f.shared_bytes;
+  out["cache_bytes"] = f.cache_bytes;
+  return out;
+}
+
+// A DLPack capsule over memory of a device that `owner` keeps. kind: "float32" or "float16".
+nb::object as_dlpack(uint64_t address, const std::vector<size_t>& shape, const std::string& kind, int device,
+                     nb::object owner) {
+  const nb::dlpack::dtype dtype{uint8_t(nb::dlpack::dtype_code::Float), uint8_t(kind == "float16" ? 16 : 32), 1};
+  return nb::cast(nb::ndarray<>(pointer<void>(address), shape.size(), shape.data(), owner, nullptr, dtype,
+                                nb::device::cuda::value, device));
+}
+
+// What an object with `__dlpack__` holds: address, shape, strides in items, dtype as in numpy's typestr without its
+// order, the DLPack device type and device, and what keeps it alive.
+nb::tuple from_dlpack(nb::ndarray<nb::ro> array) {
+  nb::list shape, strides;
+  for (size_t k = 0; k < array.ndim(); ++k) {
+    shape.append(array.shape(k));
+    strides.append(array.stride(k));
+  }
+  const auto dtype = array.dtype();
+  static constexpr char kKinds[] = "iuf";
+  const std::string kind =
+      dtype.code < 3 && dtype.lanes == 1 ? kKinds[dtype.code] + std::to_string(dtype.bits / 8) : "?";
+  return nb::make_tuple(reinterpret_cast<uintptr_t>(array.data()), shape, strides, kind, array.device_type(),
+                        array.device_id(), nb::cast(array));
+}
+
+}  // namespace
+
+NB_MODULE(_cuda, m) {
+  static nb::handle refused = PyErr_NewException("embstore._cuda.Refused", PyExc_RuntimeError, nullptr);
+  m.attr("Refused") = refused;  // its arguments: CUDA's number of the error, and what it says
+  nb::register_exception_translator([](const std::exception_ptr& thrown, void*) {
+    try {
+      std::rethrow_exception(thrown);
+    } catch (const cuda::Refused& error) {
+      PyErr_SetObject(refused.ptr(), nb::make_tuple(error.code, error.what()).ptr());
+    }
+  });
+  nb::class_<DeviceTable>(m, "DeviceTable")
+      .def(nb::init<const std::string&, const nb::dict&, int64_t, int64_t, const nb::dict&, const nb::dict&, int>(),
+           nb::arg("method"), nb::arg("config"), nb::arg("num_embeddings"), nb::arg("embedding_dim"), nb::arg("rows"),
+           nb::arg("shared"), nb::arg("device"))
+      .def("lookup", &DeviceTable::lookup, nb::arg("ids"), nb::arg("wide"), nb::arg("n"), nb::arg("out"),
+           nb::arg("half"), nb::arg("fault"), nb::arg("stream"))
+      .def("bag", &DeviceTable::bag, nb::arg("ids"), nb::arg("wide"), nb::arg("n"), nb::arg("offsets"),
+           nb::arg("offsets_wide"), nb::arg("num_offsets"), nb::arg("bags"), nb::arg("length"), nb::arg("weights"),
+           nb::arg("mode"), nb::arg("out"), nb::arg("half"), nb::arg("fault"), nb::arg("stream"))
+      .def("search", &DeviceTable::search, nb::arg("queries"), nb::arg("count"), nb::arg("k"), nb::arg("metric"),
+           nb::arg("allowed"), nb::arg("room"), nb::arg("first"), nb::arg("scores"), nb::arg("ids"), nb::arg("stream"));
+  m.def("room_bytes", &cuda::room_bytes);
+  m.def("lost_at", &DeviceTable::lost_at);
+  m.def("most_queries", &cuda::most_queries);
+  m.attr("MOST_HITS") = cuda::kMostHits;
+  nb::class_<cuda::Uploader>(m, "Uploader")
+      .def(nb::init<int, int64_t>(), nb::arg("device"), nb::arg("buffer_bytes"))
+      .def(
+          "copy",
+          [](cuda::Uploader& self, uint64_t to, const HostBytes& from) {
+            nb::gil_scoped_release unlocked;
+            self.copy(pointer<void>(to), from.data(), int64_t(from.size()));
+          },
+          nb::arg("to"), nb::arg("from_"))
+      .def("finish", &cuda::Uploader::finish, nb::call_guard<nb::gil_scoped_release>());
+  m.def("methods", &cuda::methods);
+  m.def("has_kernel", [](const std::string& method) { return cuda::find_method(method) != nullptr; });
+  m.def("found", &found);
+  m.def("facts", &facts);
+  m.def("device_of", [](uint64_t at) { return cuda::device_of(pointer<const void>(at)); });
+  m.def("allocate", [](int device, int64_t n) { return uint64_t(uintptr_t(cuda::allocate(device, n))); });
+  m.def("release", [](int device, uint64_t at) { cuda::release(device, pointer<void>(at)); });
+  m.def("allocate_on", [](int device, int64_t n, uint64_t stream) {
+    return uint64_t(uintptr_t(cuda::allocate_on(device, n, pointer<void>(stream))));
+  });
+  m.def("release_on", [](int device, uint64_t at, uint64_t stream) {
+    cuda::release_on(device, pointer<void>(at), pointer<void>(stream));
+  });
+  m.def("copy", [](int device, uint64_t to, uint64_t from, int64_t n, bool to_host, uint64_t stream) {
+    nb::gil_scoped_release unlocked;
+    cuda::copy(device, pointer<void>(to), pointer<const void>(from), n, to_host, pointer<void>(stream));
+  });
+  m.def("synchronize", &cuda::synchronize, nb::call_guard<nb::gil_scoped_release>());
+  m.def("as_dlpack", &as_dlpack);
+  m.def("from_dlpack", &from_dlpack);
+  m.attr("PADDING") = cuda::kPadding;
+  m.attr("FAULT_BYTES") = int(sizeof(cuda::Fault));
+}

@@ -1,0 +1,30 @@
+#include "cuda/core/kernel.h"
+
+namespace embstore::cuda {
+namespace {
+
+// Constructed at first use, because registration runs before main.
+std::map<std::string, KernelFactory>& all() {
+  static std::map<std::string, KernelFactory> kernels;
+  return kernels;
+}
+
+}  // namespace
+
+bool register_method(const char* method, KernelFactory kernel) {
+  all()[method] = kernel;
+  return true;
+}
+
+KernelFactory find_method(const std::string& method) {
+  const auto at = all().find(method);
+  return at == all().end() ? nullptr : at->second;
+}
+
+std::vector<std::string> methods() {
+  std::vector<std::string> names;
+  for (const auto& [name, kernel] : all()) names.push_back(name);
+  return names;
+}
+
+}  // namespace embstore::cuda

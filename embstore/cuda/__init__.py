@@ -1,0 +1,8 @@
+"""Tables on a CUDA device: `Table.to("cuda")` gives a `GpuTable`."""
+
+from __future__ import annotations
+
+from .table import GpuTable as GpuTable
+from .table import to_device as to_device
+
+__all__ = ["GpuTable", "to_device"]

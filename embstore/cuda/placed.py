@@ -1,0 +1,87 @@
+"""The arrays of a table in the memory of a device, and the kernels bound to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..arrays import Arrays, TableShape
+from ..encoding import flat
+from ..method import Method
+from . import driver as _driver
+from .driver import Bound, Bytes, Driver
+
+PADDING = 64  # csrc/cuda/core/kernel.h, kPadding
+
+
+class Placed:
+    """A resolved method's arrays on a device, each in one piece, until `close`.
+
+    Arrays are copied shard by shard: the host never holds the table a second time.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        device: int,
+        method: Method,
+        shape: TableShape,
+        shards: Sequence[Arrays],
+        shared: Mapping[str, npt.NDArray[Any]],
+    ) -> None:
+        self._driver, self.device = driver, device
+        self._memory: list[int] = []
+        self.nbytes = 0
+        try:
+            self.bound = self._bind(method, shape, shards, {**shared, **method.constants(shared)})
+        except BaseException:
+            self.close()
+            raise
+
+    def _bind(
+        self, method: Method, shape: TableShape, shards: Sequence[Arrays], shared: Mapping[str, npt.NDArray[Any]]
+    ) -> Bound:
+        rows: dict[str, tuple[int, int]] = {}
+        parts: list[tuple[int, Bytes]] = []
+        for spec in method.layout(shape):
+            if spec.partition != "rows":
+                continue
+            # A row more than there are: what is read for an id out of range is memory of ours.
+            address = self._take((shape.num_embeddings + 1) * spec.row_nbytes)
+            rows[spec.name] = (spec.row_nbytes, address)
+            for shard in shards:
+                array = flat(shard[spec.name])
+                parts.append((address, array))
+                address += array.nbytes
+        on_host = {name: flat(array) for name, array in shared.items()}
+        placed = {name: (array, self._take(array.nbytes)) for name, array in on_host.items()}
+        parts += [(address, array) for array, address in placed.values()]
+        self._driver.upload(self.device, [part for part in parts if part[1].nbytes])
+        size = (shape.num_embeddings, shape.embedding_dim)
+        return self._driver.bind(method.id, method.config(), size, rows, placed, self.device)
+
+    def _take(self, nbytes: int) -> int:
+        address = self._driver.allocate(self.device, nbytes + PADDING)
+        self._memory.append(address)
+        self.nbytes += nbytes + PADDING
+        return address
+
+    def close(self) -> None:
+        """Give the memory back; the kernels must not be used any more."""
+        while self._memory:
+            self._driver.release(self.device, self._memory.pop())
+
+
+def has_kernel(method_id: str) -> bool:
+    """Whether lookups of a method run on a device."""
+    return bool(_driver.extension().has_kernel(method_id))
+
+
+def fault_bytes() -> Bytes:
+    """The state in which no fault was found; see csrc/cuda/core/kernel.h."""
+    fault = np.zeros(3, np.int64)
+    fault[1] = np.iinfo(np.int64).max
+    return fault.view(np.uint8)

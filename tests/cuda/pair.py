@@ -1,0 +1,167 @@
+"""One table, served by the native kernels and by those for CUDA: on a device, or on the host in its place."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import Any
+
+import numpy as np
+
+from embstore import kernels, registry
+from embstore.arrays import Arrays, TableShape
+from embstore.cuda.driver import Driver, built, extension
+from embstore.cuda.placed import Placed, fault_bytes
+from embstore.errors import DeviceError, MissingDependencyError
+from embstore.method import Named, RowMethod
+from embstore.methods._trained import TrainedMethod
+from embstore.testing import make_counts, make_rows
+from embstore.testing.laws import MemoryRows, same, stored
+
+MODES: list[tuple[str, bool]] = [("sum", False), ("sum", True), ("mean", False), ("max", False)]
+
+
+def why_no_device() -> str | None:
+    """Why nothing runs on a GPU here; None where it does."""
+    if not built():
+        return "embstore._cuda was not built: nvcc was not found, or EMBSTORE_CUDA=off"
+    try:
+        Driver().check(0)
+    except DeviceError as error:
+        return str(error)
+    return None
+
+
+def configurations() -> list[RowMethod]:
+    """Those the laws vary: of methods that are fitted, and of trained ones where torch is."""
+    found: list[RowMethod] = list(importlib.import_module("test_laws").ALL)
+    found += [registry.get(name)() for name in registry.trained()]
+    if importlib.util.find_spec("torch") is not None:
+        modules = importlib.import_module("test_nn_laws")
+        given = [(name, [*modules.CONFIGS.get(name, ()), *modules.STORED.get(name, ())]) for name in registry.trained()]
+        found += [registry.get(name)(**config) for name, configs in given for config in configs]
+    return [m for m in found if extension().has_kernel(m.id)]
+
+
+def encoded(method: RowMethod, shape: TableShape, seed: int = 0) -> tuple[Named, Named]:
+    """The rows arrays of a resolved method for random rows, and its shared and ragged ones."""
+    rng = np.random.default_rng(seed)
+    specs = method.layout(shape)
+    if isinstance(method, TrainedMethod):
+        arrays = method.example(shape, rng)
+        return {s.name: arrays.pop(s.name) for s in specs if s.partition == "rows"}, arrays
+    data = make_rows(shape.num_embeddings, shape.embedding_dim, seed)
+    with np.errstate(all="ignore"):
+        try:
+            shared = method.fit(MemoryRows(data, make_counts(shape.num_embeddings, seed)), rng)
+        except MissingDependencyError:  # k-means are FAISS's: random centroids decode as well
+            shared = {s.name: rng.standard_normal(s.sizes()).astype(s.dtype) for s in specs if s.partition == "shared"}
+        rows = method.encode(shared, np.arange(shape.num_embeddings, dtype=np.int64), data)
+    ragged = {s.name: rows.pop(s.name) for s in specs if s.partition == "ragged"}
+    return rows, stored(shared) | ragged
+
+
+class Pair:
+    """One table, served by the native kernels and by those for CUDA on the host."""
+
+    def __init__(self, driver: Driver, method: RowMethod, rows: int, dim: int, seed: int = 0) -> None:
+        self.shape, self.driver = TableShape(rows, dim), driver
+        self.method = method.resolve(self.shape)
+        arrays, shared = encoded(self.method, self.shape, seed)
+        per_shard = 1 << max(0, (rows - 1).bit_length() - 2)
+        starts = range(0, rows, per_shard)
+        shards = [Arrays({k: v[s : s + per_shard] for k, v in arrays.items()}, s) for s in starts]
+        self.native, choice = kernels.bind(self.method, self.shape, per_shard, shards, shared)
+        assert choice.backend == "native"
+        self.placed = Placed(driver, 0, self.method, self.shape, shards, shared)
+        self._memory: list[int] = []
+        self.clear_fault()
+
+    def close(self) -> None:
+        self.placed.close()
+        while self._memory:
+            self.driver.release(0, self._memory.pop())
+
+    def put(self, array: Any) -> int:
+        """The address of a copy on the device."""
+        array = np.ascontiguousarray(array)
+        address = self.driver.allocate(0, max(array.nbytes, 1))
+        self._memory.append(address)
+        self.driver.copy_in(0, address, array.reshape(-1).view(np.uint8), 0)
+        return address
+
+    def get(self, address: int, like: Any) -> Any:
+        out = np.empty_like(like)
+        self.driver.copy_out(0, out.reshape(-1).view(np.uint8), address, 0)
+        return out
+
+    def clear_fault(self) -> None:
+        self._fault = self.put(fault_bytes())
+
+    @property
+    def fault(self) -> list[int]:
+        """Kind, position and value of what was found wrong; [0, …] for nothing."""
+        found = self.get(self._fault, fault_bytes())
+        return [int(found.view(np.int32)[1]), *found.view(np.int64)[1:].tolist()]
+
+    def lookup(self, ids: Any, half: bool = False, wide: bool = True) -> Any:
+        poison = np.full((len(ids), self.shape.embedding_dim), 77, np.float16 if half else np.float32)
+        out = self.put(poison)
+        given = self.put(np.asarray(ids, np.int64 if wide else np.int32))
+        self.placed.bound.lookup(given, wide, len(ids), out, half, self._fault, 0)
+        return self.get(out, poison)
+
+    def bag(
+        self, ids: Any, offsets: Any, mode: str, weights: Any, half: bool = False, wide: bool = True, length: int = 0
+    ) -> Any:
+        """Bags by offsets with an end; or of `length` ids each, for no offsets."""
+        bags = len(ids) // length if length else len(offsets) - 1
+        poison = np.full((bags, self.shape.embedding_dim), 77, np.float16 if half else np.float32)
+        out, dtype = self.put(poison), np.int64 if wide else np.int32
+        given = self.put(np.asarray(ids, dtype))
+        starts = 0 if length else self.put(np.asarray(offsets, dtype))
+        self.placed.bound.bag(
+            given, wide, len(ids), starts, wide, 0 if length else len(offsets), bags, length,
+            0 if weights is None else self.put(weights), kernels.BAG_MODES.index(mode), out, half, self._fault, 0,
+        )  # fmt: skip
+        return self.get(out, poison)
+
+    def native_lookup(self, ids: Any) -> Any:
+        out = np.empty((len(ids), self.shape.embedding_dim), np.float32)
+        assert self.native.lookup(np.asarray(ids, np.int64), out, 1) == -1
+        return out
+
+    def native_bag(self, ids: Any, offsets: Any, mode: str, weights: Any) -> Any:
+        out = np.empty((len(offsets) - 1, self.shape.embedding_dim), np.float32)
+        assert self.native.bag(ids, np.asarray(offsets, np.int64), weights, kernels.BAG_MODES.index(mode), out, 1) == -1
+        return out
+
+    def check(self, seed: int = 1) -> None:
+        """Lookups and bags have the same bits, or keep to the bound of a method whose kernels sum in other orders."""
+        n = self.shape.num_embeddings
+        rng = np.random.default_rng(seed)
+        ids = np.concatenate([[0, n - 1], rng.integers(0, n, 2 * n + 60)])
+        offsets = np.sort(np.concatenate([[0, 0, len(ids), len(ids)], rng.integers(0, len(ids), 9)]))
+        weights = rng.standard_normal(len(ids), dtype=np.float32)
+        rows = self.native_lookup(ids)
+        with np.errstate(over="ignore"):
+            halves = rows.astype(np.float16)
+        self._equal(self.lookup(ids), rows)
+        self._equal(self.lookup(ids, wide=False), rows)
+        self._equal(self.lookup(ids, half=True), halves)
+        for mode, weighted in MODES:
+            given = weights if weighted else None
+            bags = self.native_bag(ids, offsets, mode, given)
+            self._equal(self.bag(ids, offsets, mode, given), bags)
+            self._equal(self.bag(ids, offsets, mode, given, wide=False), bags)
+            with np.errstate(over="ignore"):
+                self._equal(self.bag(ids, offsets, mode, given, half=True), bags.astype(np.float16))
+        assert self.fault[0] == 0
+
+    def _equal(self, found: Any, want: Any) -> None:
+        if not self.method.native_tolerance:
+            assert same(found, want)
+            return
+        scale = float(np.abs(want).max(initial=0.0))
+        close = np.abs(found.astype(np.float64) - want) <= scale * max(self.method.native_tolerance, 1e-5)
+        assert (close | (np.isnan(found) & np.isnan(want)) | (found == want)).all()

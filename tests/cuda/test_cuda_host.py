@@ -1,0 +1,103 @@
+"""Every CUDA functor, compiled for the host and run by the same skeletons, has the bits of the native kernels."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embstore import errors, native, registry
+from embstore.cuda import driver
+from embstore.method import RowMethod
+from embstore.testing.laws import same
+
+if not driver.built():
+    pytest.skip("embstore._cuda was not built: nvcc was not found, or EMBSTORE_CUDA=off", allow_module_level=True)
+
+from host import HostDriver
+from pair import Pair, configurations
+
+WITH_KERNEL = driver.extension().methods()
+CONFIGURED = configurations()
+
+
+@pytest.mark.parametrize("method", CONFIGURED, ids=repr)
+def test_every_config(method: RowMethod) -> None:
+    Pair(HostDriver(), method, 67, 50).check()
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3, 4, 16, 31, 64, 97, 128, 129, 300, 1030])
+@pytest.mark.parametrize("name", WITH_KERNEL)
+def test_every_dim(name: str, dim: int) -> None:
+    Pair(HostDriver(), registry.get(name)(), 33, dim).check()
+
+
+@pytest.mark.parametrize("name", WITH_KERNEL)
+def test_rows_wider_than_a_block_has_threads_for(name: str) -> None:
+    Pair(HostDriver(), registry.get(name)(), 5, 4400).check()
+
+
+@pytest.mark.parametrize(("name", "seed"), list(itertools.product(WITH_KERNEL, range(4))))
+def test_any_shape(name: str, seed: int) -> None:
+    rng = np.random.default_rng([seed, *name.encode()])
+    own = [m for m in CONFIGURED if m.id == name]
+    for _ in range(8):
+        method, rows, dim = own[rng.integers(len(own))], int(rng.integers(1, 90)), int(rng.integers(1, 200))
+        try:
+            pair = Pair(HostDriver(), method, rows, dim, int(rng.integers(1 << 31)))
+        except errors.ConfigError:
+            continue  # three parts of a row of two values, say
+        pair.check(seed)
+
+
+@pytest.mark.parametrize("name", WITH_KERNEL)
+@pytest.mark.parametrize("wide", [True, False])
+def test_ids_out_of_range_are_skipped_and_the_first_is_told(name: str, wide: bool) -> None:
+    pair = Pair(HostDriver(), registry.get(name)(), 40, 24)
+    ids = np.array([3, 40, 5, -1, 39])
+    rows = pair.lookup(ids, wide=wide)
+    assert same(rows[[0, 2, 4]], pair.native_lookup(ids[[0, 2, 4]]))
+    assert (rows[[1, 3]] == 77).all()
+    assert pair.fault == [1, 1, 40]
+    pair.clear_fault()
+    bags = pair.bag(ids, [0, 3, 5], "sum", None, wide=wide)
+    assert same(bags, pair.native_bag(ids[[0, 2, 4]], [0, 2, 3], "sum", None))
+    assert pair.fault == [1, 1, 40]
+
+
+def test_offsets_that_do_not_fit_are_told() -> None:
+    pair = Pair(HostDriver(), registry.get("int8")(), 40, 24)
+    ids = np.arange(6)
+    for offsets, position in (([0, 4, 2, 6], 1), ([0, 3, 7], 1), ([1, 6], 0), ([0, -2, 6], 0)):
+        pair.clear_fault()
+        pair.bag(ids, offsets, "sum", None)
+        assert pair.fault[:2] == [2, position]
+
+
+def test_bags_of_one_length_need_no_offsets() -> None:
+    pair = Pair(HostDriver(), registry.get("int8")(), 40, 24)
+    ids = np.arange(20)
+    out = pair.bag(ids, None, "sum", None, length=5)
+    assert same(out, pair.native_bag(ids, [0, 5, 10, 15, 20], "sum", None))
+
+
+def test_calls_without_ids() -> None:
+    pair = Pair(HostDriver(), registry.get("int8")(), 1, 8)
+    empty = pair.lookup(np.array([], np.int64))
+    assert empty.shape == (0, 8)
+    assert pair.bag(np.array([], np.int64), [0, 0, 0], "mean", None).tolist() == [[0.0] * 8] * 2
+
+
+def test_the_native_kernels_are_there() -> None:
+    """Without them every comparison above would be of numpy."""
+    assert native.available()
+    assert set(WITH_KERNEL) >= {"float32", "float16", "bfloat16", "int16", "int8", "int4", "int2", "nf4", "dynamic8"}
+
+
+def test_the_page_names_every_method_with_a_kernel() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "cuda.md").read_text()
+    told = page.partition("## What runs there")[2].partition("##")[0]
+    assert set(WITH_KERNEL) <= set(re.findall(r"`(\w+)`", told))
