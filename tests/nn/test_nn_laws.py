@@ -62,7 +62,6 @@ CONFIGS = {
     "ngram_hash": [{"features": 30, "least": 1, "most": 3}],
     "define": [{"short": 6, "expanded": 11, "layers": 2, "groups": 2}, {"short": 3, "layers": 1, "groups": 1}],
     "robe": [
-        {"sign": False},
         {"wrap": True, "size": 129},
         {"sign": True, "chunk": 128},
         {"wrap": True, "sign": True, "chunk": 5},
