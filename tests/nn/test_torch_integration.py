@@ -68,7 +68,7 @@ def test_autocast(name):
     assert rows.shape == want.shape and bags.shape == (2, DIM)
     torch.testing.assert_close(rows.float(), want, rtol=0.1, atol=0.05 * want.abs().max().item())
     for gradient in gradients(module, rows.float()):
-        assert gradient is None or gradient.dtype == torch.float32 and torch.isfinite(gradient.to_dense()).all()
+        assert gradient is None or (gradient.dtype == torch.float32 and torch.isfinite(gradient.to_dense()).all())
 
 
 def replica(rank, path, found):
