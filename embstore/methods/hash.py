@@ -19,7 +19,7 @@ from ._trained import random_floats
 
 @dataclass(frozen=True)
 class Hash(SignedTables):
-    """Row x is row h(x) of a table of `rows` rows, times signs of x; colliding ids share it.
+    """Row x is row h(x) of a table of `rows` rows, times signs of x where `sign` is set; colliding ids share it.
 
     Parameters
     ----------

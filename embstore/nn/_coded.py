@@ -30,16 +30,21 @@ class CodedEmbedding(CompressedEmbedding):
     def _read(self, weights: Tensor) -> Tensor:
         if self.training or not self._coded:
             return weights
+        decoded = self._decoded_weights(weights)
+        if torch.is_grad_enabled() and weights.requires_grad:
+            return _Through.apply(weights, decoded)
+        return decoded
+
+    # numpy makes the codes, which is not torch's to trace.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _decoded_weights(self, weights: Tensor) -> Tensor:
         # Decoded again only when the weights have changed, by the count that torch keeps of their changes.
         made: dict[int, tuple[Any, Tensor]] = self.__dict__.setdefault("_decoded", {})
         state = (weights.data_ptr(), weights._version, weights.device, weights.dtype)
         if id(weights) not in made or made[id(weights)][0] != state:
             values = self._round_trip(weights.detach().float().cpu().numpy())
             made[id(weights)] = state, torch.from_numpy(values).to(weights)
-        decoded = made[id(weights)][1]
-        if torch.is_grad_enabled() and weights.requires_grad:
-            return _Through.apply(weights, decoded)
-        return decoded
+        return made[id(weights)][1]
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_decoded"}

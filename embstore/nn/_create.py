@@ -14,6 +14,7 @@ from .. import registry
 from ..arrays import TableShape
 from ..budgets import Budget, parse_budget
 from ..errors import ConfigError
+from ._speaking import speaking_of
 from .base import Asked, CompressedEmbedding, Mode
 
 # Module id -> class, and the storage method it exports to (alpt: int8 or int16, by its bits).
@@ -109,7 +110,9 @@ def embedding(
     if "seed" in _fields(stored):
         config["seed"] = seed
     options, _ = _split(cls, stored, config)
-    return cls(solve(method, shape, budget, config), shape, counts=given, seed=seed, mode=mode, **options)
+    solved = solve(method, shape, budget, config)
+    with speaking_of(method, stored):
+        return cls(solved, shape, counts=given, seed=seed, mode=mode, **options)
 
 
 def solve(method: str, shape: TableShape, budget: Budget | None, config: dict[str, Any]) -> Any:
@@ -121,7 +124,13 @@ def solve(method: str, shape: TableShape, budget: Budget | None, config: dict[st
     config = {**config, **cls.preset}
     limit = None if budget is None else parse_budget(budget, shape)
     options, own = _split(cls, stored, config)
-    return cls.solve(Asked(registry.get(stored), shape, limit, own, {**cls.options, **options}))
+    known = cls.fields(registry.get(stored))
+    for name in own:
+        if known is not None and name not in known and name not in cls.preset:
+            has = ", ".join(dict.fromkeys([*known, *cls.options])) or "no fields"
+            raise ConfigError(f"{method!r} has {has}, found the unknown field {name!r}; drop it")
+    with speaking_of(method, stored):
+        return cls.solve(Asked(registry.get(stored), shape, limit, own, {**cls.options, **options}))
 
 
 def _split(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ..errors import BudgetError, ConfigError
+from ..errors import BudgetError
 from ..method import Method, RowMethod, nbytes
 from ..methods._affine import AffineMethod
 from ._quantized import Codes, QuantizedRows
@@ -139,9 +139,11 @@ class OneStep(LowPrecision):
     bits: ClassVar[int]
 
     @classmethod
+    def fields(cls, stored: type[RowMethod]) -> Sequence[str]:
+        return ["step"]
+
+    @classmethod
     def _codes(cls, asked: Asked) -> RowMethod:
-        for name in set(asked.config) - {"step"}:
-            raise ConfigError(f"{cls.id!r} trains with step, sparse, found the unknown field {name!r}; drop it")
         step = asked.config.get("step") or REACH / (2 ** (cls.bits - 1) - 1)
         return asked.stored.from_config({"symmetric": True, "step": step})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from ..arrays import TableShape
-from ..errors import BudgetError, ConfigError
+from ..errors import BudgetError
 from ..method import nbytes
 from ..methods import _groups
 from ..methods.mixed_dim import MixedDim
 
 if TYPE_CHECKING:
-    from .base import CompressedEmbedding
+    pass
 
 _ONE_BLOCK = MixedDim(blocks=1, values="float32")
 
@@ -59,13 +59,6 @@ def narrow_arrays(
         "projections": np.ascontiguousarray(np.concatenate([np.zeros((0, dim), np.float32), *stored]), np.float32),
         **{f"values_{g}": np.ascontiguousarray(table, np.float32).reshape(-1) for g, table in enumerate(tables)},
     }
-
-
-def check_fields(cls: type[CompressedEmbedding], config: Mapping[str, Any]) -> None:
-    """`ConfigError` for a field of the storage method that the module does not leave open."""
-    for name in config:
-        if name not in cls.preset:
-            raise ConfigError(f"{cls.id!r} has {', '.join(cls.options)}, found the unknown field {name!r}; drop it")
 
 
 def check_floor(name: str, floor: int, limit: int | None) -> None:

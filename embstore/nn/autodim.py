@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from ..arrays import TableShape
 from ..errors import ConfigError
-from ..method import Method
+from ..method import Method, RowMethod
 from ..methods.mixed_dim import MixedDim
 from ._joint import LAST, Joint, least
-from ._narrow import check_fields, check_floor, first_projection, narrow_arrays, narrow_nbytes
+from ._narrow import check_floor, first_projection, narrow_arrays, narrow_nbytes
 from .base import Asked, CompressedEmbedding, Stage, array
 
 # The temperature of the Gumbel-softmax falls by so much for each sample, down to the lowest.
@@ -120,8 +120,11 @@ class AutoDim(CompressedEmbedding):
     seen: Tensor
 
     @classmethod
+    def fields(cls, stored: type[RowMethod]) -> Sequence[str]:
+        return []
+
+    @classmethod
     def solve(cls, asked: Asked) -> Method:
-        check_fields(cls, asked.config)
         least = candidate_dims(asked.shape.embedding_dim, asked.option["dims"])[0]
         check_floor(cls.id, narrow_nbytes(asked.shape, least), asked.limit)
         return asked.stored.from_config({**asked.config, "limit": asked.limit}).resolve(asked.shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -108,6 +109,12 @@ class CompressedEmbedding(nn.Module, abc.ABC):
         self.option = {**self.options, **options}
         self._generator = torch.Generator().manual_seed(seed)
         self._build(counts)
+
+    @classmethod
+    def fields(cls, stored: type[RowMethod]) -> Sequence[str] | None:
+        """Config fields that the module takes besides its options; None for those of a method chosen by an option."""
+        names = (field.name for field in dataclasses.fields(stored))  # type: ignore[arg-type]
+        return [name for name in names if name not in cls.preset]
 
     @classmethod
     def solve(cls, asked: Asked) -> Method:

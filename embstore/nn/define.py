@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..arrays import TableShape
 from ..errors import ConfigError
-from ..method import FloatRows, Method
+from ..method import FloatRows, Method, RowMethod
 from .base import Asked, CompressedEmbedding, array
 
 if TYPE_CHECKING:
@@ -54,10 +54,17 @@ class Define(CompressedEmbedding):
     }
 
     @classmethod
+    def fields(cls, stored: type[RowMethod]) -> None:
+        return None
+
+    @classmethod
     def solve(cls, asked: Asked) -> Method:
         from ..budgets import choose
 
-        return choose(asked.option["stored"], asked.shape, asked.limit, asked.config)
+        try:
+            return choose(asked.option["stored"], asked.shape, asked.limit, asked.config)
+        except ConfigError as refused:
+            raise type(refused)(f"{refused}; it is what define is stored as") from None
 
     def _build(self, counts: npt.NDArray[Any] | None) -> None:
         self._counts = counts

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError
-from ..method import Method
+from ..errors import BudgetError, ConfigError
+from ..method import Method, nbytes
 from ..methods._hashing import FIRST, GOLDEN, SECOND
 from ..methods.ngram_hash import NgramHash as NgramHashMethod
 from ._hashing import _shifted, _signed
@@ -39,10 +39,18 @@ class NgramHash(CompressedEmbedding):
     @classmethod
     def solve(cls, asked: Asked) -> Method:
         keys = _keys(asked.option["keys"], asked.shape.num_embeddings)
-        method = asked.stored.from_config(asked.config)
+        method = cast(NgramHashMethod, asked.stored.from_config(asked.config))
         if asked.limit is not None:  # solved for keys of a typical length; these have their own
             more = sum(method.free_sizes(asked.shape).values()) - sum(len(_utf8(key)) for key in keys)
-            asked = dataclasses.replace(asked, limit=asked.limit + more)
+            try:
+                return super().solve(dataclasses.replace(asked, limit=asked.limit + more))
+            except BudgetError:
+                features = method.features or (1 if method.projection else None)
+                least = dataclasses.replace(method, features=features).resolve(asked.shape)
+                raise BudgetError(
+                    f"ngram_hash needs at least {nbytes(least, asked.shape) - more:,} bytes, keys counted, found a "
+                    f"budget of {asked.limit:,}; raise it"
+                ) from None
         return super().solve(asked)
 
     def _build(self, counts: npt.NDArray[Any] | None) -> None:

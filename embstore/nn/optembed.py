@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from ..arrays import TableShape
 from ..errors import ConfigError
-from ..method import Method, nbytes
+from ..method import Method, RowMethod, nbytes
 from ..methods import _groups
 from ..methods.mixed_dim import MixedDim
 from ._joint import Joint
-from ._narrow import check_fields, check_floor, narrow_arrays
+from ._narrow import check_floor, narrow_arrays
 from .base import Asked, CompressedEmbedding, Stage, array
 
 _SEARCH, _EVOLVE, _RETRAIN = "search", "evolve", "retrain"
@@ -180,8 +180,11 @@ class OptEmbed(CompressedEmbedding):
     stage: Tensor
 
     @classmethod
+    def fields(cls, stored: type[RowMethod]) -> Sequence[str]:
+        return []
+
+    @classmethod
     def solve(cls, asked: Asked) -> Method:
-        check_fields(cls, asked.config)
         for name, low in (("penalty", 0), ("threshold_lr", 0), ("generations", 0), ("population", 2)):
             whole = isinstance(cls.options[name], int)
             value = asked.option[name]

@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, ClassVar, cast
 
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..method import Method
 from ..methods.robe import PRIME
 from ..methods.robe import Robe as RobeMethod
 from ._coded import F32, CodedEmbedding
-from .base import Asked, array
+from .base import array
 
 
 class Robe(CodedEmbedding):
-    """Rows are runs of one pool; overlapping runs add up their gradients, under signs unless sign=False.
-
-    Signs are this module's default and not the storage method's: with them more is learned at the same bytes
-    (measured on MovieLens-1M).
-    """
+    """Rows are runs of one pool; overlapping runs add up their gradients."""
 
     id: ClassVar[str] = "robe"
 
-    @classmethod
-    def solve(cls, asked: Asked) -> Method:
-        return super().solve(dataclasses.replace(asked, config={"sign": True, **asked.config}))
-
     def _build(self, counts: npt.NDArray[Any] | None) -> None:
         method = cast(RobeMethod, self.method)
+        self._factors = method.factors()  # unsigned arithmetic, which torch.compile has none of
         self.pool = self._uniform(method.size or 1, bound=self._bound)
 
     @property
@@ -44,7 +35,7 @@ class Robe(CodedEmbedding):
     def rows(self, ids: Tensor) -> Tensor:
         method = cast(RobeMethod, self.method)
         chunk, dim = method.chunk or 1, self.embedding_dim
-        b, c, d, b_sign, c_sign, d_sign = method.factors()
+        b, c, d, b_sign, c_sign, d_sign = self._factors
         x = (ids % PRIME)[:, None]
         first = (x * b + (torch.arange(-(-dim // chunk), device=ids.device) * c + d)) % PRIME % method.starts()
         at = (first[:, :, None] + torch.arange(chunk, device=ids.device)).flatten(1)[:, :dim]
