@@ -158,6 +158,7 @@ def _kind(result: Any) -> str | None:
         ("retrieval", "rows", "queries_per_s"),
         ("words", "rows", "scores"),
         ("vectors", "tables", "budgets"),
+        ("search", "searched", "rows"),
     ):
         rows = result.get(key)
         if isinstance(rows, list) and rows and all(isinstance(r, dict) and inner in r for r in rows):
