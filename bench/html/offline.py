@@ -6,7 +6,7 @@ from collections.abc import Callable
 from html import escape
 from typing import Any
 
-from .charts import Bar, Plot, Point, bars, legend, scatter
+from .charts import Bar, Plot, Point, bars, front_of, legend, scatter
 from .runs import InputError, plain
 from .svg import el
 from .tables import Column, Table, auc
@@ -100,19 +100,24 @@ def _words(result: Result, files: list[Table]) -> str:
     columns = [Column("method"), Column("bytes a row"), Column("relative squared error")]
     table = Table("words", [*columns, *(Column(n, auc) for n in names)], rows)
     files.append(table)
-    parts = []
-    for number, name in enumerate(names):
-        points = [
+    shown = {}
+    for name in names:
+        made = [
             Point(spec.split(", ")[0], size, score, 0.0, f"{spec}: {size:.1f} bytes a row, {score:.4f}")
             for spec, size, score in ((r["spec"], r["bytes_per_row"], r["scores"].get(name)) for r in result["rows"])
             if score is not None and size > 0
         ]
+        if made:
+            shown[name] = made
+    # Marks of their own for what is on any front, the same in all charts.
+    order = tuple(dict.fromkeys(p.series for points in shown.values() for p in front_of(points, 1)))
+    parts = []
+    for number, (name, points) in enumerate(shown.items()):
         plot = Plot(
             f"words{number}", f"{name} by bytes a row", "bytes a row", name, lambda v: f"{v:g}", lambda v: f"{v:.3g}",
-            order=tuple(dict.fromkeys(r["spec"].split(", ")[0] for r in result["rows"])),
+            order=order,
         )  # fmt: skip
-        if points:
-            parts.append(el("figure", scatter(plot, points, 360, 280), legend(points, plot)))
+        parts.append(el("figure", scatter(plot, points, 360, 280), legend(points, plot)))
     about = "Spearman's correlation with human judgements, and the share of analogies answered; more is better."
     return el("p", escape(f"{result.get('table', '')}. {about}")) + el("div", *parts, class_="charts") + table.html()
 
