@@ -1,6 +1,7 @@
 """`python -m bench PART [--quick]`: measure, print, keep results in bench/results.
 
-`report` writes docs/performance.md; `report RESULTS…` a page of the results named.
+`report` writes docs/performance.md; `report RESULTS…` a page of the results named. `retrieval --data …` searches your
+own questions.
 """
 
 from __future__ import annotations
@@ -36,6 +37,10 @@ def main() -> None:
         from . import ctr
 
         sys.exit(ctr.main(sys.argv[2:]))
+    if sys.argv[1:2] == ["retrieval"] and any(a.startswith("--data") for a in sys.argv):
+        from . import retrieval_judged
+
+        sys.exit(retrieval_judged.main(sys.argv[2:]))
     given, rest = parser.parse_known_args()
     if given.what == "ctr":
         parser.error("options must come after ctr")

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from embstore.errors import EmbstoreError, MissingDependencyError
+from embstore.errors import ConfigError, EmbstoreError, MissingDependencyError, SourceError
 
 from . import ctr_sources, timing
 from .ctr_summary import FULL, summary
@@ -41,11 +41,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 # One epoch: `dhe` alone takes minutes for each.
 QUICK_SETTINGS = {"batch": 4096, "lr": 0.01, "epochs": 1}
+# glibc keeps what a step frees for the next: giving it back and clearing it again was two thirds of a step of `dhe`.
+KEEP_FREED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
 FILE = timing.RESULTS / "ctr.jsonl"
 # What of the options decides the data.
 GIVEN = (
     "data", "path", "name", "label", "split", "rows", "fields", "features", "skew", "data_seed", "cache",
 )  # fmt: skip
+# Of a line; lines without one are of the first.
+VERSION = 1
 KEY = ("data", "source", "model", "method", "budget", "seed", "settings")
 
 Run = dict[str, Any]
@@ -64,7 +68,20 @@ def stored(file: Path) -> list[Run]:
     whole = text[: text.rfind(b"\n") + 1]
     if len(whole) < len(text):
         os.truncate(file, len(whole))
-    return [json.loads(line) for line in whole.splitlines()]
+    return [_parsed(line, f"{file}, line {number}") for number, line in enumerate(whole.splitlines(), 1)]
+
+
+def _parsed(line: bytes, where: str) -> Run:
+    """One line; SourceError where it is none, or one of another version."""
+    try:
+        run = json.loads(line)
+    except ValueError:
+        run = None
+    if not isinstance(run, dict):
+        raise SourceError(f"{where} must be a JSON object, found {line[:40].decode(errors='replace')!r}; mend it")
+    if run.get("version", VERSION) != VERSION:
+        raise SourceError(f"{where} must be of version {VERSION}, found {run['version']!r}; name another --out")
+    return run
 
 
 def wanted(given: argparse.Namespace, data: dict[str, Any], settings: Run, tuned: dict[str, Run]) -> Iterator[Run]:
@@ -102,7 +119,7 @@ def do(runs: list[Run], given: argparse.Namespace, file: Path) -> int:
                     print(f"{label} FAILED: {found['error']}", file=sys.stderr, flush=True)
                     continue
                 with file.open("a") as lines:  # one write, so that sweeps may share the file
-                    lines.write(json.dumps({**run, **found}) + "\n")
+                    lines.write(json.dumps({"version": VERSION, **run, **found}) + "\n")
                 print(label, found.get("reason") or f"valid AUC {found['valid_auc']:.4f}", flush=True)
         except BaseException:
             pool.shutdown(cancel_futures=True, wait=False)
@@ -116,7 +133,7 @@ def _process(run: Run, given: argparse.Namespace) -> Run:
     threads = str(given.threads)
     done = subprocess.run(
         [sys.executable, "-m", "bench.ctr_run"], input=json.dumps(plan), capture_output=True, text=True, check=False,
-        env={**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
+        env={**KEEP_FREED, **os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
     )  # fmt: skip
     if done.returncode:
         return {"error": (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]}
@@ -128,7 +145,8 @@ def main(arguments: list[str]) -> int:
     try:
         source = ctr_sources.source(given)
         data = ctr_sources.load(source, Path(given.cache), given.data_seed)
-        _need_torch()
+        _need_torch(given.device)
+        stored(Path(given.out))
     except EmbstoreError as fault:
         print(f"error: {fault}", file=sys.stderr)
         return 2
@@ -145,6 +163,7 @@ def main(arguments: list[str]) -> int:
         "batch": given.batch or base["batch"], "lr": given.lr or base["lr"], "embedding_lr": given.embedding_lr,
         "epochs": given.epochs or base["epochs"], "patience": given.patience, "evaluations": given.evaluations,
         "dim": given.dim, "hidden": given.hidden, "optimizer": "adam", "threads": given.threads,
+        **({} if given.device == "cpu" else {"device": given.device}),
     }  # fmt: skip
     out, tuned, failed = Path(given.out), {}, 0
     if given.tune:
@@ -174,11 +193,13 @@ def _by_cell(runs: list[Run]) -> dict[str, list[Run]]:
     return found
 
 
-def _need_torch() -> None:
+def _need_torch(device: str) -> None:
     try:
-        import torch  # noqa: F401
+        import torch
     except ImportError as missing:
         raise MissingDependencyError("the benchmark needs torch, found none; pip install embstore[bench]") from missing
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda needs a GPU that torch can use, found none; leave it out to train on the CPU")
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:
@@ -206,6 +227,9 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     runs.add_argument("--out", default=str(FILE), help="JSON lines, appended to")
     runs.add_argument("--jobs", type=_positive, help="runs side by side; 1, or 2 with --quick")
     runs.add_argument("--threads", type=_positive, default=1, help="of torch in each run")
+    runs.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="where to train; tables are served by the CPU"
+    )
     runs.add_argument("--quick", action="store_true", help="two budgets, one seed, one epoch, two jobs")
     runs.add_argument("--tune", type=_positive, default=0, metavar="N", help="learning rates tried for each method")
     training = parser.add_argument_group("training")

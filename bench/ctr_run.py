@@ -54,6 +54,9 @@ def fit(
     torch.manual_seed(seed)
     model = ctr_models.MODELS[settings["model"]](len(sizes), dim, tuple(settings.get("hidden", (128, 64))))
 
+    device = settings.get("device", "cpu")
+    module, model = module.to(device), model.to(device)
+
     def optimizer(parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
         dense = {id(p) for p in model.parameters()}
         wanted = [p for p in parameters if p.requires_grad]
@@ -65,7 +68,7 @@ def fit(
 
     loop = Loop(
         module, model, data, optimizer, batch=settings["batch"], epochs=settings["epochs"],
-        patience=settings.get("patience", 1), evaluations=settings.get("evaluations", 1), seed=seed,
+        patience=settings.get("patience", 1), evaluations=settings.get("evaluations", 1), seed=seed, device=device,
     )  # fmt: skip
     training = module.nbytes_training("adam")  # before the stages, which may leave weights out
     return module, loop.run(), training
@@ -129,7 +132,7 @@ def run(plan: dict[str, Any]) -> dict[str, Any]:
     found["popularity"] = metrics.auc(labels, data.popularity(data.valid))
     with tempfile.TemporaryDirectory(prefix="embstore-bench-") as work:
         start = time.perf_counter()
-        tables = module.eval().export(Path(work) / "fields")
+        tables = module.eval().cpu().export(Path(work) / "fields")
         found["export_seconds"] = time.perf_counter() - start
         found["serve"] = serve(tables, data)
         found["nbytes"] = tables.nbytes

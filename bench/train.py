@@ -78,6 +78,7 @@ class Loop:
     patience : evaluations without a better validation AUC before an early stop.
     evaluations : an epoch.
     seed : of the order of samples.
+    device : where module and model lie; batches are moved there.
     """
 
     def __init__(
@@ -92,7 +93,9 @@ class Loop:
         patience: int = 1,
         evaluations: int = 1,
         seed: int = 0,
+        device: str = "cpu",
     ) -> None:
+        self._device = torch.device(device)
         self.module, self.model, self.data, self.make_optimizer = module, model, data, optimizer
         self.batch, self.epochs, self.patience, self.evaluations = batch, epochs, patience, evaluations
         self._rng = np.random.default_rng(seed)
@@ -125,7 +128,7 @@ class Loop:
         self._mode(False)
         with torch.no_grad():
             parts = [
-                self.model(self.module(_tensor(_at(self.data.fields, rows[i : i + (1 << 16)]), np.int64)))
+                self.model(self.module(self._tensor(_at(self.data.fields, rows[i : i + (1 << 16)]), np.int64))).cpu()
                 for i in range(0, len(rows), 1 << 16)
             ]
         return torch.cat(parts).numpy()
@@ -177,7 +180,7 @@ class Loop:
                     break
         if best >= 0:
             kept.seek(0)
-            weights = torch.load(kept, weights_only=False)
+            weights = torch.load(kept, map_location=self._device, weights_only=False)
             self.module.load_state_dict(weights[0])
             self.model.load_state_dict(weights[1])
         return epoch
@@ -211,15 +214,20 @@ class Loop:
         self.module.second_pass(loss)
         self.module.after_step(self._step)
         self._step += 1
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)  # so that the time is that of the step
         self._working += time.perf_counter() - start
 
     def _batches(self, rows: Rows, forever: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
         """Ids and labels of rows in a new random order, cut into batches; the last, shorter one too."""
         while True:
             for ids, labels in batches(self.data, rows, self.batch, self._rng):
-                yield _tensor(ids, np.int64), _tensor(labels, np.float32)
+                yield self._tensor(ids, np.int64), self._tensor(labels, np.float32)
             if not forever:
                 return
+
+    def _tensor(self, values: np.ndarray, dtype: type) -> Tensor:
+        return torch.from_numpy(values.astype(dtype, copy=False)).to(self._device)
 
     def _mode(self, training: bool) -> None:
         self.module.train(training)
@@ -251,7 +259,3 @@ def batches(
 
 def _at(values: np.ndarray, rows: Rows) -> np.ndarray:
     return np.asarray(values[rows.start : rows.stop] if isinstance(rows, range) else values[rows])
-
-
-def _tensor(values: np.ndarray, dtype: type) -> Tensor:
-    return torch.from_numpy(values.astype(dtype, copy=False))

@@ -316,6 +316,7 @@ WRONG = {
     '{"data": "d", "method": "m", "seed": 0.5}': "line 2: seed must be an integer, found 0.5",
     '{"data": "d", "method": "m", "budget": -1}': "line 2: budget must be positive, found -1",
     '{"data": "d", "method": "m", "serve": 3}': "line 2: serve must be an object, found 3",
+    '{"data": "d", "method": "m", "version": 2}': "line 2: a run must be of version 1, found 2",
     '{"data": "d", "method": "m", "ratio": 0}': "line 2: ratio must be positive, found 0",
 }
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from html import escape
 from typing import Any
 
-from .charts import Bar, Plot, Point, bars, legend, scatter
+from .charts import Bar, Plot, Point, bars, front_of, legend, scatter
 from .runs import InputError, plain
 from .svg import el
 from .tables import Column, Table, auc
@@ -100,27 +100,79 @@ def _words(result: Result, files: list[Table]) -> str:
     columns = [Column("method"), Column("bytes a row"), Column("relative squared error")]
     table = Table("words", [*columns, *(Column(n, auc) for n in names)], rows)
     files.append(table)
-    parts = []
-    for number, name in enumerate(names):
-        points = [
+    shown = {}
+    for name in names:
+        made = [
             Point(spec.split(", ")[0], size, score, 0.0, f"{spec}: {size:.1f} bytes a row, {score:.4f}")
             for spec, size, score in ((r["spec"], r["bytes_per_row"], r["scores"].get(name)) for r in result["rows"])
             if score is not None and size > 0
         ]
+        if made:
+            shown[name] = made
+    # Marks of their own for what is on any front, the same in all charts.
+    order = tuple(dict.fromkeys(p.series for points in shown.values() for p in front_of(points, 1)))
+    parts = []
+    for number, (name, points) in enumerate(shown.items()):
         plot = Plot(
             f"words{number}", f"{name} by bytes a row", "bytes a row", name, lambda v: f"{v:g}", lambda v: f"{v:.3g}",
-            order=tuple(dict.fromkeys(r["spec"].split(", ")[0] for r in result["rows"])),
+            order=order,
         )  # fmt: skip
-        if points:
-            parts.append(el("figure", scatter(plot, points, 360, 280), legend(points, plot)))
+        parts.append(el("figure", scatter(plot, points, 360, 280), legend(points, plot)))
     about = "Spearman's correlation with human judgements, and the share of analogies answered; more is better."
     return el("p", escape(f"{result.get('table', '')}. {about}")) + el("div", *parts, class_="charts") + table.html()
 
 
+def _search(result: Result, files: list[Table]) -> str:
+    if result.get("version") != SEARCH_VERSION:
+        raise ValueError(f"version must be {SEARCH_VERSION}, found {result.get('version')!r}")
+    parts = []
+    for number, asked in enumerate(result["searched"]):
+        k = max((k for k in asked["k"] if k <= 10), default=min(asked["k"]))
+        judged = any(row.get(f"nDCG@{k}") is not None for row in asked["rows"])
+        measure = f"nDCG@{k}" if judged else f"recall@{k}"
+        titles = [f"{what}@{k}" for k in asked["k"] for what in (("recall", "nDCG") if judged else ("recall",))]
+        columns = [Column("who"), Column("codes"), Column("rerank"), Column("bytes"), Column("bits a value")]
+        columns += [*(Column(t, auc) for t in titles), Column("build, s")]
+        columns += [Column(f"queries/s, {asked['batch']} at once"), Column("queries/s, one at once"), Column("why not")]
+        rows: list[list[Any]] = [
+            [
+                row["who"], row["name"], "yes" if row["rerank"] else "no", row.get("nbytes"), row.get("bits_per_value"),
+                *(row.get(t) for t in titles), row.get("build_seconds"), row.get("queries_per_s"),
+                row.get("queries_per_s_alone"), row.get("reason"),
+            ]
+            for row in asked["rows"]
+        ]  # fmt: skip
+        table = Table(f"search-{number + 1}", columns, rows)
+        files.append(table)
+        points = [
+            Point(
+                f"{r['who']}{', rerank' if r['rerank'] else ''}", r["bits_per_value"], r[measure], 0.0,
+                f"{r['who']} {r['name']}: {r['bits_per_value']:.3g} bits a value, {measure} {r[measure]:.4f}",
+                r["name"],
+            )
+            for r in asked["rows"] if "reason" not in r
+        ]  # fmt: skip
+        plot = Plot(
+            f"asked{number}", f"{measure} for the bytes: {asked['name']}", "bits a value, everything counted", measure,
+            lambda v: f"{v:g}", lambda v: f"{v:.3g}", cut=False,
+            order=("embstore", "embstore, rerank", "FAISS", "FAISS, rerank", "USearch"),
+        )  # fmt: skip
+        about = f"{asked['name']}: {asked['num_embeddings']:,} rows of {asked['embedding_dim']} ({asked['vectors']}), "
+        about += (
+            f"{asked['queries']:,} queries, {asked['metric']}, threads {asked['threads']}. Higher and further left "
+        )
+        about += "is better; a rerank needs the float32 rows too, which are counted."
+        parts.append(figure(escape(about), both(plot, points), legend(points, plot)))
+        parts.append(el("details", el("summary", f"All {len(rows)} as a table"), table.html()) + _made(asked))
+    return "".join(parts)
+
+
+SEARCH_VERSION = 1
 KINDS: dict[str, tuple[str, Callable[[Result, list[Table]], str]]] = {
     "vectors": ("Finished tables: error for the bytes", _vectors),
     "retrieval": ("Finished tables: search", _retrieval),
     "words": ("Finished tables: words", _words),
+    "search": ("Finished tables: questions with answers", _search),
 }
 
 
@@ -133,4 +185,5 @@ def section(kind: str, name: str, result: Result, files: list[Table]) -> str:
         raise InputError(
             f"{name}: expected what `python -m bench {kind}` writes, found one missing or of another type ({error})"
         ) from None
-    return el("section", el("h2", title), inside, _made(result), id=kind)
+    made = "" if kind == "search" else _made(result)  # each of its data sets was measured by itself
+    return el("section", el("h2", title), inside, made, id=kind)

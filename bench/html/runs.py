@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 FULL = "float32"
+VERSION = 1  # of a line; lines without one are of the first
 DIVERGED = "its test AUC is not a number: the training diverged"
 
 
@@ -101,6 +102,11 @@ def run(line: Any, where: str) -> Run:
     """One parsed line as a Run; InputError where it is none."""
     if not isinstance(line, dict):
         raise InputError(f"{where}: a run is a JSON object, found {json.dumps(line)[:60]}; mend or remove the line")
+    if line.get("version", VERSION) != VERSION:
+        found = json.dumps(line["version"])[:60]
+        raise InputError(
+            f"{where}: a run must be of version {VERSION}, found {found}; run the benchmark of that version"
+        )
     data, method = _text(line, "data", where), _text(line, "method", where)
     settings = line.get("settings") or {}
     config = line.get("config") or {}
@@ -156,6 +162,7 @@ def _kind(result: Any) -> str | None:
         ("retrieval", "rows", "queries_per_s"),
         ("words", "rows", "scores"),
         ("vectors", "tables", "budgets"),
+        ("search", "searched", "rows"),
     ):
         rows = result.get(key)
         if isinstance(rows, list) and rows and all(isinstance(r, dict) and inner in r for r in rows):

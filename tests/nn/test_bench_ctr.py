@@ -25,7 +25,7 @@ KEYS = {
     "data", "source", "model", "method", "budget", "seed", "settings", "config", "ratio", "nbytes", "nbytes_training",
     "popularity", "valid_auc", "test_auc", "valid_log_loss", "test_log_loss", "test_calibration", "epochs", "seconds",
     "seconds_to_best", "step_ms", "harness_ms", "peak_mb", "export_seconds", "serve", "versions", "machine", "commit",
-    "date",
+    "date", "version",
 }  # fmt: skip
 # What the machine decides, and not the seed.
 MEASURED = {"seconds", "seconds_to_best", "step_ms", "harness_ms", "peak_mb", "export_seconds", "serve", "date"}
@@ -97,6 +97,65 @@ def test_a_failed_run_is_said_and_not_kept(options, tmp_path, monkeypatch, capsy
     assert ctr.main([*options, "--methods", "compo", "--budgets", "0.5"]) == 1
     assert "FAILED: MemoryError" in capsys.readouterr().err
     assert not (tmp_path / "runs.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('{"version": 7, "data": "x"}', "line 1 must be of version 1, found 7; name another --out"),
+        ("what", "line 1 must be a JSON object, found 'what'"),
+    ],
+)
+def test_results_that_are_none_of_this_version_are_refused_and_kept(options, tmp_path, capsys, line, says):
+    (tmp_path / "runs.jsonl").write_text(line + "\n")
+    assert ctr.main([*options, "--methods", "compo", "--budgets", "0.5"]) == 2
+    told = capsys.readouterr().err
+    assert says in told and told.count("\n") == 1
+    assert (tmp_path / "runs.jsonl").read_text() == line + "\n"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_asked_for_where_there_is_none(options, tmp_path, capsys):
+    assert ctr.main([*options, "--device", "cuda"]) == 2
+    assert capsys.readouterr().err.strip().endswith("found none; leave it out to train on the CPU")
+    assert not (tmp_path / "runs.jsonl").exists()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_training_on_a_gpu(options, tmp_path):
+    assert ctr.main([*options, "--device", "cuda", "--methods", "compo", "int8", "--budgets", "0.5"]) == 0
+    assert {run["settings"]["device"] for run in lines(tmp_path / "runs.jsonl")} == {"cuda"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (("--gpu",), "unrecognized arguments: --gpu"), (("--device", "tpu"), "invalid choice: 'tpu'"),
+        (("--methods", "magic"), "methods must be of"), (("--budgets", "2"), "must be above 0 and at most 1, found 2"),
+    ],
+)  # fmt: skip
+def test_options_that_are_none(options, capsys, wrong, says):
+    with pytest.raises(SystemExit, match="2"):
+        ctr.main([*options, *wrong])
+    assert says in capsys.readouterr().err
+
+
+def test_ten_million_features_train_in_four_gigabytes(tmp_path):
+    """`robe` at 1 %: address space, of which memory is a part, is limited for the sweep and for the run."""
+    resource = pytest.importorskip("resource")
+    command = [
+        sys.executable, "-m", "bench", "ctr", "--data", "generated", "--rows", "4000", "--features", "10000000",
+        "--methods", "robe", "--budgets", "0.01", "--seeds", "0", "--epochs", "1", "--no-full",
+        "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "runs.jsonl"),
+    ]  # fmt: skip
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (4_000_000_000, 4_000_000_000)),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (run,) = lines(tmp_path / "runs.jsonl")
+    assert run["source"]["features"] == 10_000_000 and run["nbytes"] <= 0.01 * 4 * 16 * 10_000_000
+    assert 0 < run["peak_mb"] < 1000
 
 
 def test_tuning_gives_each_method_the_same_trials_and_keeps_the_best(options, tmp_path, monkeypatch):
