@@ -34,6 +34,9 @@ class TableShape:
                 f"embedding_dim must be between 1 and 2**20, found {self.embedding_dim}; check the source's shape"
             )
 
+    def __str__(self) -> str:
+        return f"{self.num_embeddings:,} x {self.embedding_dim}"
+
     @property
     def nbytes_float32(self) -> int:
         """Bytes of the same table in float32, the size ratios are taken against."""

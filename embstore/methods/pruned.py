@@ -101,7 +101,8 @@ class Pruned(RowMethod):
         if not found:
             raise BudgetError(
                 f"method 'pruned' needs at least {floor:,} bytes for {shape.num_embeddings:,} x "
-                f"{shape.embedding_dim}, found a budget of {nbytes_:,}; raise it or choose a smaller method"
+                f"{shape.embedding_dim}, found a budget of {nbytes_:,}; raise it or choose a smaller method",
+                floor=floor,
             )
         kept, option = max(found, key=lambda pair: pair[0])
         return dataclasses.replace(option, density=kept / cells)
