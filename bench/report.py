@@ -232,6 +232,11 @@ def _words(result: dict[str, Any]) -> str:
             missed = row["allowed"] is not None and plain[name] - score > row["allowed"]
             cells.append(f"{score:.4f}" + (" (missed)" if missed else ""))
         text += f"| {row['spec']} | {row['bytes_per_row']:.2f} | {row['error']:.2e} | " + " | ".join(cells) + " |\n"
+    names = [name for name in plain if name != "analogies"]
+    text += "\nWhy `int2` scores above float32, see the notes:\n\n| rows | " + " | ".join(names) + " |\n|---|"
+    text += "---:|" * len(names) + "\n"
+    for what, scores in result["controls"].items():
+        text += f"| {what} | " + " | ".join(f"{scores[name]:.4f}" for name in names) + " |\n"
     return text
 
 

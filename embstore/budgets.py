@@ -71,6 +71,7 @@ def choose(method: str | Method, shape: TableShape, budget: Budget | None, confi
     if (floor := _method.nbytes(chosen, shape)) > limit:
         raise BudgetError(
             f"method {chosen.id!r} needs {floor:,} bytes for {shape.num_embeddings:,} x {shape.embedding_dim}, "
-            f"found a budget of {limit:,}; raise it or choose a smaller method"
+            f"found a budget of {limit:,}; raise it or choose a smaller method",
+            floor=floor,
         )
     return chosen

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,11 +16,11 @@ import numpy.typing as npt
 from ._pump import Pump
 from .arrays import TableShape
 from .budgets import Budget, choose
-from .errors import ConfigError, SourceError
+from .errors import ConfigError, EmbstoreWarning, SourceError
 from .format import layout
 from .format.staging import check_destination
 from .format.writer import TableWriter
-from .method import Method
+from .method import Learned, Method
 from .pipeline import Pipeline
 from .sampling import SourceRows, check_finite
 
@@ -76,8 +77,9 @@ def compress(
     format, name, key_column, dtype, shape : how to read the source.
 
     Raises `DestinationExistsError` before any work, `SourceError`, `BudgetError`, `StorageError`, `BusyError`,
-    `DuplicateKeyError`. Interrupted by Ctrl-C or killed, the same call uses what was fitted, if fitting was done, and
-    continues where whole shards end; a note of the `KeyboardInterrupt` says what is kept.
+    `DuplicateKeyError`. Warns of fewer rows than centroids asked for. Interrupted by Ctrl-C or killed, the same call
+    uses what was fitted, if fitting was done, and continues where whole shards end; a note of the `KeyboardInterrupt`
+    says what is kept.
     """
     if nonfinite not in ("raise", "keep"):
         raise ConfigError(f'nonfinite must be "raise" or "keep", found {nonfinite!r}')
@@ -94,6 +96,7 @@ def compress(
         used = read_counts(counts, rows)
         chosen = choose(method, rows.shape, budget, config)
         finer = None if rerank is None else choose(rerank, rows.shape, None, {})
+        _warn_of_few_rows(chosen, rows.shape.num_embeddings)
         _write(
             rows,
             path,
@@ -108,6 +111,17 @@ def compress(
             finer,
         )
     return table.open(os.fspath(path))
+
+
+def _warn_of_few_rows(method: Method, rows: int) -> None:
+    inner = method.method if isinstance(method, Pipeline) else method
+    if isinstance(inner, Learned) and rows < inner.centroids:
+        warnings.warn(
+            f"{inner.id} learns {inner.centroids:,} centroids from as many rows or more, found {rows:,}: the rows "
+            "themselves are stored as centroids, which is exact but not smaller; ask for fewer bits",
+            EmbstoreWarning,
+            stacklevel=3,
+        )
 
 
 def store(

@@ -17,7 +17,15 @@ class ConfigError(EmbstoreError, ValueError):
 
 
 class BudgetError(ConfigError):
-    """A byte budget that the method cannot reach; the message names the floor."""
+    """A byte budget that the method cannot reach; the message names the floor, in bytes `floor` where it is known."""
+
+    def __init__(self, message: str, floor: int | None = None) -> None:
+        super().__init__(message)
+        self.floor = floor
+
+
+class EmbstoreWarning(UserWarning):
+    """What a call did otherwise than it was asked to, because the data left no choice."""
 
 
 class ShapeError(EmbstoreError, ValueError):

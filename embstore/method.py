@@ -85,6 +85,16 @@ class Sliced(Protocol):
 
 
 @runtime_checkable
+class Learned(Protocol):
+    """A method that learns centroids, and stores rows as they are where there are fewer rows than these."""
+
+    @property
+    def centroids(self) -> int:
+        """How many of each codebook."""
+        ...
+
+
+@runtime_checkable
 class Linear(Protocol):
     """A method whose rows are codes times one matrix: bags of the sum and the mean add codes, and multiply once."""
 

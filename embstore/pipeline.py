@@ -98,13 +98,19 @@ class Pipeline:
         """The method's own choice for what the transforms leave of the budget."""
         resolved = dataclasses.replace(self, method=registry.get("float32")()).resolve(shape)
         taken = nbytes(resolved, shape) - nbytes(resolved.method, resolved.code_shape(shape))
-        if taken >= nbytes_:
-            raise BudgetError(
-                f"the transforms of {self} alone need {taken:,} bytes, found a budget of {nbytes_:,}; raise it"
-            )
         if not isinstance(self.method, Sized):
             raise ConfigError(f"method {self.id!r} has no sizes to choose from; give its config instead of a budget")
-        chosen = self.method.for_budget(resolved.code_shape(shape), nbytes_ - taken)
+        try:
+            chosen = self.method.for_budget(resolved.code_shape(shape), max(0, nbytes_ - taken))
+        except BudgetError as refused:
+            if refused.floor is None:
+                raise
+            floor = taken + refused.floor
+            raise BudgetError(
+                f"{self} needs at least {floor:,} bytes for {shape}, {taken:,} of them for its transforms, found a "
+                f"budget of {nbytes_:,}; raise it",
+                floor=floor,
+            ) from refused
         return dataclasses.replace(self, method=chosen)
 
     def shared_of(self, shared: Shared, i: int) -> Named:

@@ -62,6 +62,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "compress v.npy u.emb --budget lots",
             'budget must be like 0.1, "10%", "4bpd", 64000000 or "64MB", found \'lots\'; write one of these forms',
         ),
+        ("search t.emb w1 --nprobe 3", "nprobe needs an index, found 3 without one; name it with --index NAME"),
+        ("search t.emb w1 --rerank second", "found one without; compress it with --rerank int8"),
         (
             "compress v.npy u.emb --budget 1%",
             "method 'int8' needs at least 2,000 bytes for 100 x 16, found a budget of 64; raise it or choose a smaller "

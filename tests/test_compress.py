@@ -12,7 +12,7 @@ import pytest
 import embstore
 from embstore import compression, registry
 from embstore.arrays import Arrays
-from embstore.errors import BudgetError, ConfigError, DuplicateKeyError
+from embstore.errors import BudgetError, ConfigError, DuplicateKeyError, EmbstoreWarning
 from embstore.format import layout
 from embstore.testing.laws import MemoryRows, make_counts
 
@@ -141,3 +141,17 @@ def test_arrays_with_ragged_ones_are_stored_shard_by_shard(
     whole = np.empty_like(rows)
     method.lookup(Arrays({**shared, **named}, 0), np.arange(N), whole)
     assert np.array_equal(table.lookup(np.arange(N)), whole)
+
+
+@pytest.mark.parametrize(
+    ("spec", "rows", "said"),
+    [("pq", 255, 1), ("opq4", 100, 1), ("rq4x6", 63, 1), ("pq", 256, 0), ("pq4x4", 16, 0), ("int8", 3, 0)],
+)
+def test_fewer_rows_than_centroids_are_kept_and_said(tmp_path, recwarn, spec, rows, said):
+    given = np.random.default_rng(0).standard_normal((rows, 8)).astype(np.float32)
+    table = embstore.compress(given, tmp_path / "t", spec)
+    own = [str(w.message) for w in recwarn if issubclass(w.category, EmbstoreWarning)]
+    assert len(own) == said
+    if said:
+        assert f"found {rows}: the rows themselves are stored as centroids" in own[0]
+        assert np.allclose(table.lookup(np.arange(rows)), given, atol=1e-5)

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 import embstore
 from embstore import errors, kernels, native, pipeline, registry
 from embstore.arrays import Arrays, TableShape
+from embstore.budgets import choose
+from embstore.method import nbytes
 from embstore.testing import MemoryRows, check_pipeline, make_rows
 
 BARE = {"truncate": "truncate5"}
@@ -190,8 +192,25 @@ def test_budget_counts_the_transforms(tmp_path):
     rows = make_rows(500, 32, hostile=False)
     table = embstore.compress(rows, tmp_path / "t", "pca,int8", budget=500 * 44 + 4 * 32 * 33)
     assert table.nbytes <= 500 * 44 + 4 * 32 * 33
-    with pytest.raises(errors.BudgetError, match="transforms"):
+    with pytest.raises(errors.BudgetError, match="bytes for 500 x 32, 4,224 of them for its transforms") as refused:
         embstore.compress(rows, tmp_path / "u", "pca,int8", budget=1000)
+    floor = refused.value.floor
+    assert f"pca,int8 needs at least {floor:,} bytes" in str(refused.value)
+    assert embstore.compress(rows, tmp_path / "u", "pca,int8", budget=floor).nbytes == floor
+    with pytest.raises(errors.BudgetError):
+        embstore.compress(rows, tmp_path / "v", "pca,int8", budget=floor - 1)
+
+
+@pytest.mark.parametrize("spec", ["int8", "pq", "rq", "opq,pq", "pca,tcq", "svd", "tt", "mgqe", "subspace", "nf4"])
+def test_the_floor_that_is_named_can_be_reached_and_nothing_less(spec):
+    shape = TableShape(3000, 24)
+    with pytest.raises(errors.BudgetError) as refused:
+        choose(spec, shape, 10, {})
+    floor = refused.value.floor
+    assert f"{floor:,} bytes" in str(refused.value)
+    assert nbytes(choose(spec, shape, floor, {}), shape) == floor
+    with pytest.raises(errors.BudgetError):
+        choose(spec, shape, floor - 1, {})
 
 
 def test_a_reader_without_transforms_would_refuse(tmp_path):

@@ -7,6 +7,10 @@ Results go to stdout (with ``--json`` one JSON document and nothing else), progr
 from __future__ import annotations
 
 import sys
+import warnings
+from typing import Any
+
+from ..errors import EmbstoreWarning
 
 # Importing a command registers it.
 from . import advise, compare, compress, export, import_, index, inspect, lookup, methods, search, verify  # noqa: F401
@@ -16,15 +20,25 @@ from ._shared import app
 
 def main() -> None:
     """Entry point of the `embstore` command."""
-    try:
-        app()
-    except SystemExit as end:
-        if end.code == 130:  # how typer ends on Ctrl-C, in silence
-            notes = "".join(f"; {note}" for note in _notes(end))
-            print(f"embstore: interrupted; what was at the destination is untouched{notes}", file=sys.stderr)
-        raise
-    except Exception as error:
-        fail(error)
+    with warnings.catch_warnings():
+        warnings.showwarning = _show
+        try:
+            app()
+        except SystemExit as end:
+            if end.code == 130:  # how typer ends on Ctrl-C, in silence
+                notes = "".join(f"; {note}" for note in _notes(end))
+                print(f"embstore: interrupted; what was at the destination is untouched{notes}", file=sys.stderr)
+            raise
+        except Exception as error:
+            fail(error)
+
+
+def _show(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
+) -> None:
+    """A warning as the sentence it is, without the place in a program that the user did not write."""
+    name = "embstore" if issubclass(category, EmbstoreWarning) else category.__name__
+    print(f"{name}: {message}", file=sys.stderr)
 
 
 def _notes(error: BaseException | None) -> list[str]:

@@ -123,7 +123,8 @@ class AffineMethod(RowMethod):
         if not fitting:
             raise BudgetError(
                 f"method {self.id!r} needs at least {min(costs):,} bytes for {shape.num_embeddings:,} x "
-                f"{shape.embedding_dim}, found a budget of {nbytes:,}; raise it or choose a smaller method"
+                f"{shape.embedding_dim}, found a budget of {nbytes:,}; raise it or choose a smaller method",
+                floor=min(costs),
             )
         return max(fitting, key=lambda pair: pair[0])[1]
 

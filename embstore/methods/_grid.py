@@ -79,7 +79,8 @@ class GridMethod(RowMethod):
                 return option
         raise BudgetError(
             f"{self.id} needs at least {costs[-1][0]:,} bytes for {shape}, found a budget of {nbytes:,}; "
-            "raise it or take fewer dims, as in 'pca64,rotate,rabitq1'"
+            "raise it or take fewer dims, as in 'pca64,rotate,rabitq1'",
+            floor=costs[-1][0],
         )
 
     def constants(self, shared: Mapping[str, npt.NDArray[Any]]) -> Named:

@@ -82,7 +82,8 @@ class Adapt(SignedTables):
         if left < least:
             raise BudgetError(
                 f"adapt needs at least {nbytes - left + least:,} bytes, its map and one row, found a budget of "
-                f"{nbytes:,}; raise it" + ("" if by_list else " or set map='hot_ids'")
+                f"{nbytes:,}; raise it" + ("" if by_list else " or set map='hot_ids'"),
+                floor=nbytes - left + least,
             )
         if self.hot is not None:
             hot = self.hot

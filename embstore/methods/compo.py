@@ -138,7 +138,8 @@ class Compo(CodedTables):
                 floor = min(floor, least)
         raise BudgetError(
             f"compo needs at least {floor:,} bytes for {shape.num_embeddings:,} x {shape.embedding_dim}, found a "
-            f"budget of {nbytes:,}; raise it or leave partitions and collisions open"
+            f"budget of {nbytes:,}; raise it or leave partitions and collisions open",
+            floor=floor,
         )
 
     def digits(self, ids: Ids) -> list[npt.NDArray[np.int64]]:

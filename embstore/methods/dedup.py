@@ -95,7 +95,8 @@ class Dedup(RowMethod):
         if nbytes_ < floor:
             raise BudgetError(
                 f"method 'dedup' needs at least {floor:,} bytes for {shape.num_embeddings:,} x {shape.embedding_dim}, "
-                f"found a budget of {nbytes_:,}; raise it or use larger blocks"
+                f"found a budget of {nbytes_:,}; raise it or use larger blocks",
+                floor=floor,
             )
         return dataclasses.replace(self, limit=nbytes_)
 

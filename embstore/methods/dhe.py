@@ -92,7 +92,8 @@ class Dhe(TrainedMethod):
             floor = self._bytes(shape, self.width or 1)
             raise BudgetError(
                 f"dhe needs at least {floor:,} bytes with {self.hashes} hashes and a width of {self.width or 1}, found "
-                f"a budget of {nbytes:,}; raise it or take fewer hashes"
+                f"a budget of {nbytes:,}; raise it or take fewer hashes",
+                floor=floor,
             )
         return dataclasses.replace(self, width=self.width or width)
 

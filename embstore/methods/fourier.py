@@ -96,7 +96,8 @@ class Fourier(TrainedMethod):
         if cost(least) > nbytes:
             raise BudgetError(
                 f"fourier needs at least {cost(least):,} bytes with {sized.features} features and a width of {least}, "
-                f"found a budget of {nbytes:,}; raise it or take fewer features"
+                f"found a budget of {nbytes:,}; raise it or take fewer features",
+                floor=cost(least),
             )
         widest = 1 + (nbytes - cost(1)) // (cost(2) - cost(1))  # bytes are linear in the width
         return dataclasses.replace(sized, width=self.width or min(widest, MOST))

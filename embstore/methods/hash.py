@@ -59,7 +59,9 @@ class Hash(SignedTables):
         rows = nbytes // self.row_bytes(shape.embedding_dim)
         if rows < 1:
             floor = self.row_bytes(shape.embedding_dim)
-            raise BudgetError(f"hash needs at least {floor:,} bytes, one row, found a budget of {nbytes:,}; raise it")
+            raise BudgetError(
+                f"hash needs at least {floor:,} bytes, one row, found a budget of {nbytes:,}; raise it", floor=floor
+            )
         return dataclasses.replace(self, rows=min(rows, 2**31))
 
     def buckets(self, ids: Ids) -> npt.NDArray[np.int64]:

@@ -60,7 +60,8 @@ class Memcom(SignedTables):
             floor = own + row * (self.rows or 1)
             raise BudgetError(
                 f"memcom needs at least {floor:,} bytes, {1 + self.bias} float32 for each of {shape.num_embeddings:,} "
-                f"ids and the shared rows, found a budget of {nbytes:,}; raise it or choose hash"
+                f"ids and the shared rows, found a budget of {nbytes:,}; raise it or choose hash",
+                floor=floor,
             )
         return dataclasses.replace(self, rows=self.rows or (nbytes - own) // row)
 

@@ -110,7 +110,8 @@ class MGQE(RowMethod):
                 return option
         raise BudgetError(
             f"method 'mgqe' needs at least {floor:,} bytes for {shape.num_embeddings:,} x {shape.embedding_dim}, found "
-            f"a budget of {nbytes_:,}; raise it, or set fewer bits"
+            f"a budget of {nbytes_:,}; raise it, or set fewer bits",
+            floor=floor,
         )
 
     def fit(self, source: Rows, rng: np.random.Generator) -> Named:

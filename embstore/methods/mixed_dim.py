@@ -112,7 +112,8 @@ class MixedDim(RowMethod):
         if nbytes_ < floor:
             raise BudgetError(
                 f"method 'mixed_dim' needs at least {floor:,} bytes for {shape.num_embeddings:,} x "
-                f"{shape.embedding_dim}, found a budget of {nbytes_:,}; raise it or choose a smaller method"
+                f"{shape.embedding_dim}, found a budget of {nbytes_:,}; raise it or choose a smaller method",
+                floor=floor,
             )
         return resolved
 
@@ -141,7 +142,8 @@ class MixedDim(RowMethod):
             least = nbytes(self, shape, **self._sizes(shape, shrunk(1.0), in_order))
             raise BudgetError(
                 f"mixed_dim needs at least {least:,} bytes for these counts, found a budget of {self.limit:,}; "
-                "raise it, or give alpha to lower all dimensions alike"
+                "raise it, or give alpha to lower all dimensions alike",
+                floor=least,
             )
         low, high = 0.0, 1.0
         for _ in range(_BISECTIONS):

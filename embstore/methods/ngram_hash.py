@@ -96,7 +96,8 @@ class NgramHash(TrainedMethod):
         if cost > nbytes:
             raise BudgetError(
                 f"ngram_hash needs at least {cost:,} bytes with {one.features} features, keys counted, found a budget "
-                f"of {nbytes:,}; raise it"
+                f"of {nbytes:,}; raise it",
+                floor=cost,
             )
         if self.features is None and self.projection:
             widest = 1 + (nbytes - cost) // (4 * shape.embedding_dim)

@@ -106,7 +106,8 @@ class PQ(RowMethod):
         if not fitting:
             raise BudgetError(
                 f"pq needs at least {min(costs):,} bytes for {shape}, found a budget of {nbytes_:,}; "
-                "raise it or take fewer values by pca first"
+                "raise it or take fewer values by pca first",
+                floor=min(costs),
             )
 
         def error(option: Self) -> float:
@@ -115,12 +116,16 @@ class PQ(RowMethod):
 
         return min(fitting, key=error)
 
+    @property
+    def centroids(self) -> int:
+        return 1 << self.bits
+
     def slices(self, dim: int) -> list[tuple[int, int]]:
         """The first column of each slice, and the one after its last."""
         return even_slices(dim, self.m or 1)
 
     def fit(self, source: Rows, rng: np.random.Generator) -> Named:
-        count = 1 << self.bits
+        count = self.centroids
         sample = finite_rows(source.sample(ROWS_PER_CENTROID * count, rng))
         seed = int(rng.integers(1, 1 << 30))
         codebooks = np.empty((count, source.shape.embedding_dim), np.float32)

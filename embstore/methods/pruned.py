@@ -126,7 +126,8 @@ class Pruned(RowMethod):
         if not found:
             raise BudgetError(
                 f"method 'pruned' needs at least {floor:,} bytes for {shape.num_embeddings:,} x "
-                f"{shape.embedding_dim}, found a budget of {nbytes_:,}; raise it or choose a smaller method"
+                f"{shape.embedding_dim}, found a budget of {nbytes_:,}; raise it or choose a smaller method",
+                floor=floor,
             )
         most = max(kept for kept, _ in found)
         kept, option = next((kept, option) for kept, option in found if kept >= _NEARLY * most)

@@ -92,7 +92,8 @@ class Robe(TrainedMethod):
         if nbytes < floor:
             raise BudgetError(
                 f"robe needs at least {floor:,} bytes, one chunk, found a budget of {nbytes:,}; raise it or make the "
-                "chunk smaller"
+                "chunk smaller",
+                floor=floor,
             )
         return dataclasses.replace(self, size=min((nbytes - step) // each, values, PRIME), chunk=chunk)
 

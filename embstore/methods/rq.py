@@ -78,7 +78,8 @@ class RQ(RowMethod):
         if not fitting:
             floor = min(nbytes(o, shape) for o in options)
             raise BudgetError(
-                f"rq needs at least {floor:,} bytes for {shape}, found a budget of {nbytes_:,}; raise it or take pq"
+                f"rq needs at least {floor:,} bytes for {shape}, found a budget of {nbytes_:,}; raise it or take pq",
+                floor=floor,
             )
 
         def error(option: Self) -> float:
@@ -87,6 +88,10 @@ class RQ(RowMethod):
             return gaussian_distortion(m * option.bits / dim, dim / m)
 
         return min(fitting, key=error)
+
+    @property
+    def centroids(self) -> int:
+        return 1 << self.bits
 
     def fit(self, source: Rows, rng: np.random.Generator) -> Named:
         m, count, dim = self.m or 1, 1 << self.bits, source.shape.embedding_dim

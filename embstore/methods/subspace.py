@@ -101,7 +101,8 @@ class Subspace(RowMethod):
                 return dataclasses.replace(self, parts=parts)
         raise BudgetError(
             f"method 'subspace' needs at least {min(costs.values()):,} bytes for {shape.num_embeddings:,} x "
-            f"{shape.embedding_dim}, found a budget of {nbytes:,}; raise it or choose a smaller method"
+            f"{shape.embedding_dim}, found a budget of {nbytes:,}; raise it or choose a smaller method",
+            floor=min(costs.values()),
         )
 
     def _most(self, shape: TableShape, parts: int) -> int:

@@ -118,7 +118,8 @@ class SVD(RowMethod):
         if low == 0:
             raise BudgetError(
                 f"method 'svd' needs at least {self._most(shape, 1):,} bytes for {shape.num_embeddings:,} x "
-                f"{shape.embedding_dim}, found a budget of {nbytes:,}; raise it or choose a smaller method"
+                f"{shape.embedding_dim}, found a budget of {nbytes:,}; raise it or choose a smaller method",
+                floor=self._most(shape, 1),
             )
         return dataclasses.replace(self, rank=low)
 

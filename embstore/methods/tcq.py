@@ -96,7 +96,8 @@ class TCQ(RowMethod):
         if not fitting:
             raise BudgetError(
                 f"tcq needs at least {min(nbytes(o, shape) for o in options):,} bytes for {shape}, found a budget of "
-                f"{nbytes_:,}; raise it or take fewer values by pca first"
+                f"{nbytes_:,}; raise it or take fewer values by pca first",
+                floor=min(nbytes(o, shape) for o in options),
             )
         return max(fitting, key=lambda o: (o.row_bytes, o.window))
 

@@ -130,7 +130,8 @@ class TT(RowMethod):
         if not rank:
             raise BudgetError(
                 f"method 'tt' needs at least {self._bytes(shape, 1):,} bytes for {shape.num_embeddings:,} x "
-                f"{shape.embedding_dim}, found a budget of {nbytes:,}; raise it or take more cores"
+                f"{shape.embedding_dim}, found a budget of {nbytes:,}; raise it or take more cores",
+                floor=self._bytes(shape, 1),
             )
         return dataclasses.replace(self, rank=rank)
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from .. import kernels
 
-_PLACE = re.compile(r"^Error in .*? at \S+:\d+: (Error: )?", re.DOTALL)
+# The place in FAISS's source, and the C++ condition where a sentence follows it.
+_PLACE = re.compile(r"^Error in .*? at \S+:\d+: (Error: )?('[^\n]*?' failed: (?=\S))?", re.DOTALL)
 # FAISS's limit belongs to the process.
 _limit = threading.Lock()
 

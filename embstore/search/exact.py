@@ -42,16 +42,22 @@ def check_k(k: object, rows: int) -> int:
 
 def check_queries(queries: Any, dim: int) -> FloatRows:
     """Queries as float32 of shape (n, dim); `ShapeError` for another shape or dtype, or NaN and infinities."""
-    array = np.asarray(queries)
+    try:
+        array = np.asarray(queries)
+    except ValueError as error:
+        raise ShapeError(f"queries must all have {dim} values, found others; pass vectors of one length") from error
     if array.dtype.kind not in "fiu":
         raise ShapeError(f"queries must be floats, found {array.dtype}; pass vectors of {dim} values")
     if array.ndim not in (1, 2) or array.shape[-1] != dim:
         raise ShapeError(f"queries must have shape (n, {dim}) or ({dim},), found {array.shape}; pass vectors")
-    array = np.ascontiguousarray(np.atleast_2d(array), np.float32)
+    with np.errstate(over="ignore"):  # told below
+        array = np.ascontiguousarray(np.atleast_2d(array), np.float32)
     finite = np.isfinite(array).all(axis=1)
     if not finite.all():
         at = int(np.argmin(finite))
-        raise ShapeError(f"queries must be finite, found NaN or an infinity in query {at}; leave it out")
+        raise ShapeError(
+            f"queries must be finite, found NaN, an infinity or more than float32 holds in query {at}; leave it out"
+        )
     return array
 
 
@@ -143,7 +149,7 @@ def search(
             )
         candidates = through.candidates(given, wanted, nprobe, allowed)
     elif nprobe is not None:
-        raise ConfigError(f"nprobe needs an index, found {nprobe!r} without one; name it with index=")
+        raise ConfigError(f'nprobe needs an index, found {nprobe!r} without one; name it with index="NAME"')
     else:
         candidates = table._scan(given, wanted, metric, allowed)
     scores, ids = rescore(rows, given, candidates, k, metric)
@@ -171,11 +177,13 @@ def rescore(rows_of: Rows, queries: FloatRows, candidates: npt.NDArray[np.int64]
 
 def score(rows: F32, query: F32, metric: Metric) -> F32:
     """Similarity (cosine, ip) or squared distance (l2) of each row; a zero row or query has cosine 0."""
-    if metric == "l2":
-        distances: F32 = np.square(rows - query).sum(axis=1)
-        return distances
-    products: F32 = rows @ query
-    if metric == "ip":
-        return products
-    sizes = np.linalg.norm(rows, axis=1) * np.linalg.norm(query)
-    return np.where(sizes > 0, products / np.where(sizes > 0, sizes, 1), 0).astype(np.float32)
+    with np.errstate(invalid="ignore", over="ignore"):
+        if metric == "l2":
+            distances: F32 = np.square(rows - query).sum(axis=1)
+            return distances
+        products: F32 = rows @ query
+        if metric == "ip":
+            return products
+        sizes = np.linalg.norm(rows, axis=1) * np.linalg.norm(query)
+        # Not where sizes are NaN: rows with NaN or infinities stay without a score.
+        return np.where(sizes == 0, 0, products / np.where(sizes == 0, 1, sizes)).astype(np.float32)

@@ -91,7 +91,7 @@ def build_index(
     check_metric(metric)
     folder = _directory(table, name)
     if os.path.lexists(folder) and not overwrite:
-        raise DestinationExistsError(f"index {name!r} exists already; choose another name or ask to overwrite")
+        raise DestinationExistsError(f"index {name!r} exists already; choose another name or pass overwrite=True")
     faiss = optional.faiss("an index")
     rows = table.num_embeddings
     most = min(TRAINING_ROWS, max(1, TRAINING_BYTES // (4 * table.embedding_dim)))

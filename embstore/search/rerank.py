@@ -31,7 +31,7 @@ def rows_of(table: Table, rerank: Any) -> Rows:
     if rerank is True:
         if table.reranker is None:
             raise ConfigError(
-                "rerank=True needs a table with a second method, found one without; compress it with rerank='int8'"
+                'rerank=True needs a table with a second method, found one without; compress it with rerank="int8"'
             )
         return table.reranker.lookup
     if isinstance(rerank, (str, os.PathLike)):

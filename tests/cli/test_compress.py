@@ -110,3 +110,9 @@ def test_bad_values_exit_with_1(run: Run, npy: Path, tmp_path: Path, args: tuple
 
 def test_a_missing_source_is_named(run: Run, tmp_path: Path) -> None:
     refused(run("compress", tmp_path / "absent.npy", tmp_path / "out.emb"), "absent.npy")
+
+
+def test_compress_says_that_rows_are_fewer_than_centroids(run: Run, npy: Path, tmp_path: Path) -> None:
+    done = run("compress", npy, tmp_path / "t", "--method", "pq", "--json")
+    assert done.code == 0 and done.json["method"] == "pq"
+    assert done.err.startswith("embstore: pq learns 256 centroids") and done.err.count("\n") == 1

@@ -98,6 +98,18 @@ def test_equal_scores_go_by_id_and_odd_rows_are_never_found(tmp_path):
     assert ids[-1] == -1 and ids[-2] == 6 and 5 not in ids
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_rows_of_a_rerank_that_are_not_finite_are_never_found(tmp_path, metric):
+    rows = make_rows(50, 8, hostile=False)
+    finer = rows.copy()
+    finer[4:, 2], finer[:4, 3] = np.nan, 1.0
+    finer[3] = np.inf
+    table = embstore.compress(rows, tmp_path / "t", "int8")
+    scores, ids = table.search(np.ones(8, np.float32), 5, metric, rerank=finer, rerank_k=50)
+    assert sorted(ids[:3].tolist()) == [0, 1, 2] and ids[3:].tolist() == [-1, -1]
+    assert np.isnan(scores[3:]).all() and np.isfinite(scores[:3]).all()
+
+
 def test_tables_of_few_rows(tmp_path):
     for n in (1, 2, 17, 257):
         table = embstore.compress(make_rows(n, 5, hostile=False), tmp_path / str(n), "int8")
@@ -111,6 +123,8 @@ def test_tables_of_few_rows(tmp_path):
         ({"queries": np.zeros((2, 5))}, errors.ShapeError, "must have shape"),
         ({"queries": np.full(4, np.nan)}, errors.ShapeError, "query 0"),
         ({"queries": ["a", "b"]}, errors.ShapeError, "must be floats"),
+        ({"queries": [[1.0, 2.0, 3.0, 4.0], [1.0]]}, errors.ShapeError, "must all have 4 values"),
+        ({"queries": np.full((1, 4), 1e300)}, errors.ShapeError, "more than float32 holds in query 0"),
         ({"queries": np.zeros((1, 1, 4))}, errors.ShapeError, "must have shape"),
         ({"k": 0}, errors.ConfigError, "positive integer"),
         ({"k": 51}, errors.ConfigError, "at most the 50 rows"),
