@@ -124,7 +124,7 @@ def solve(method: str, shape: TableShape, budget: Budget | None, config: dict[st
     config = {**config, **cls.preset}
     limit = None if budget is None else parse_budget(budget, shape)
     options, own = _split(cls, stored, config)
-    known = cls.fields(registry.get(stored))
+    known = cls.takes(registry.get(stored))
     for name in own:
         if known is not None and name not in known and name not in cls.preset:
             has = ", ".join(dict.fromkeys([*known, *cls.options])) or "no fields"

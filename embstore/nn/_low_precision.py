@@ -139,7 +139,7 @@ class OneStep(LowPrecision):
     bits: ClassVar[int]
 
     @classmethod
-    def fields(cls, stored: type[RowMethod]) -> Sequence[str]:
+    def takes(cls, stored: type[RowMethod]) -> Sequence[str]:
         return ["step"]
 
     @classmethod

@@ -41,7 +41,7 @@ class ALPT(LowPrecision):
     options: ClassVar[Mapping[str, Any]] = {"bits": 8, "first_step": None, "step_lr": 100.0, "sparse": False}
 
     @classmethod
-    def fields(cls, stored: type[RowMethod]) -> Sequence[str]:
+    def takes(cls, stored: type[RowMethod]) -> Sequence[str]:
         return []
 
     @classmethod

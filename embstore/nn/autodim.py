@@ -120,7 +120,7 @@ class AutoDim(CompressedEmbedding):
     seen: Tensor
 
     @classmethod
-    def fields(cls, stored: type[RowMethod]) -> Sequence[str]:
+    def takes(cls, stored: type[RowMethod]) -> Sequence[str]:
         return []
 
     @classmethod

@@ -111,7 +111,7 @@ class CompressedEmbedding(nn.Module, abc.ABC):
         self._build(counts)
 
     @classmethod
-    def fields(cls, stored: type[RowMethod]) -> Sequence[str] | None:
+    def takes(cls, stored: type[RowMethod]) -> Sequence[str] | None:
         """Config fields that the module takes besides its options; None for those of a method chosen by an option."""
         names = (field.name for field in dataclasses.fields(stored))  # type: ignore[arg-type]
         return [name for name in names if name not in cls.preset]

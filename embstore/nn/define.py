@@ -54,7 +54,7 @@ class Define(CompressedEmbedding):
     }
 
     @classmethod
-    def fields(cls, stored: type[RowMethod]) -> None:
+    def takes(cls, stored: type[RowMethod]) -> None:
         return None
 
     @classmethod

@@ -180,7 +180,7 @@ class OptEmbed(CompressedEmbedding):
     stage: Tensor
 
     @classmethod
-    def fields(cls, stored: type[RowMethod]) -> Sequence[str]:
+    def takes(cls, stored: type[RowMethod]) -> Sequence[str]:
         return []
 
     @classmethod

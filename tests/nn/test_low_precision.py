@@ -242,7 +242,7 @@ def test_bytes():
 @pytest.mark.parametrize(
     ("name", "config", "text"),
     [
-        ("int8", {"block_size": 4}, "'int8' trains with step, sparse, found the unknown field 'block_size'"),
+        ("int8", {"block_size": 4}, "'int8' has step, sparse, found the unknown field 'block_size'"),
         ("int16", {"bits": 8}, "unknown field 'bits'"),
         ("int8", {"step": -1.0}, "step of int8 must be a positive float"),
         ("alpt", {"bits": 4}, "bits of alpt must be 8 or 16"),

