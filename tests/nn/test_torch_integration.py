@@ -1,20 +1,15 @@
 """Every module under `torch.compile`, autocast and data-parallel training over two processes."""
 
 import itertools
+import subprocess
+import sys
+from pathlib import Path
 
-import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 enn = pytest.importorskip("embstore.nn")
-from torch import distributed, multiprocessing  # noqa: E402
-
-N, DIM = 60, 8
-
-
-def make(name, **config):
-    counts = np.arange(1, N + 1)[::-1]
-    return enn.embedding(name, N, DIM, counts=counts, seed=3, **config)
+from tests.nn.replica import DIM, N, make  # noqa: E402
 
 
 def gradients(module, rows):
@@ -71,47 +66,18 @@ def test_autocast(name):
         assert gradient is None or (gradient.dtype == torch.float32 and torch.isfinite(gradient.to_dense()).all())
 
 
-def replica(rank, path, found):
-    """One process of two: a step of every module on a batch of its own, and what its weights are afterwards."""
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
-    results = {}
-    for name in enn.names():
-        module = make(name)
-        if not any(p.requires_grad for p in module.parameters()):
-            continue
-        parallel = torch.nn.parallel.DistributedDataParallel(module, find_unused_parameters=True)
-        optimizer = torch.optim.SGD(module.parameters(), 0.1)
-        first = [p.detach().clone().double() for p in module.parameters()]
-        for step in range(2):
-            module.before_step(step)
-            ids = torch.arange(20) + 30 * rank + step
-            loss = (parallel(ids) - 1).square().sum()
-            term = module.regularizer()
-            optimizer.zero_grad()
-            (loss if term is None else loss + term).backward()
-            optimizer.step()
-            module.after_step(step)
-        weights = [p.detach().clone().double() for p in module.parameters()]
-        moved = any(not torch.equal(a, b) for a, b in zip(first, weights, strict=True))
-        results[name] = [w.numpy() for w in weights], moved
-    distributed.destroy_process_group()
-    found.put((rank, results))
-
-
 def test_replicas_stay_equal(tmp_path):
     """Two processes see batches of their own and end with the same weights, which have changed."""
-    spawn = multiprocessing.get_context("spawn")
-    found = spawn.SimpleQueue()
-    processes = [spawn.Process(target=replica, args=(rank, tmp_path / "store", found)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    results = dict(found.get() for _ in processes)
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
-    assert set(results[0]) == set(results[1]) == set(enn.names())
-    for name, (weights, moved) in results[0].items():
+    command = [sys.executable, "-m", "tests.nn.replica", str(tmp_path)]
+    root = Path(__file__).parents[2]
+    processes = [
+        subprocess.Popen([*command, str(rank)], cwd=root, stderr=subprocess.PIPE, text=True) for rank in range(2)
+    ]
+    told = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], told
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert set(first) == set(second) == set(enn.names())
+    for name, (weights, moved) in first.items():
         assert moved, name
-        for a, b in itertools.zip_longest(weights, results[1][name][0]):
-            assert np.array_equal(a, b), name
+        for a, b in itertools.zip_longest(weights, second[name][0]):
+            assert torch.equal(a, b), name
