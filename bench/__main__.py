@@ -24,7 +24,6 @@ def main() -> None:
         "retrieval",
         "words",
         "modules",
-        "learn",
         "ctr",
         "report",
         "all",
@@ -39,11 +38,6 @@ def main() -> None:
     given, rest = parser.parse_known_args()
     if given.what == "ctr":
         parser.error("options must come after ctr")
-    if given.what == "learn":  # hours, and needs torch: not part of all
-        from . import learn
-
-        learn.main(rest)
-        return
     if given.what == "vectors":
         vectors.main(rest)
         return

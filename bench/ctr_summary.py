@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+MAY_LOSE, LARGE = 0.01, 0.5
+FULL = "float32"
 COLUMNS = (
     ("stored", "ratio", "{:.4f}", 1.0),
     ("valid AUC", "valid_auc", "{:.4f}", 1.0),
@@ -41,7 +43,37 @@ def summary(runs: list[dict[str, Any]]) -> str:
     ]
     if runs and (share := _harness(runs)) is not None:
         lines.append(f"outside model and method: {100 * share:.1f} % of a step, the median over runs")
-    return "\n".join([*lines, *refused])
+    return "\n".join([*lines, *bounds(runs), *refused])
+
+
+def bounds(runs: list[dict[str, Any]]) -> list[str]:
+    """What misses one of two bounds, or that nothing does.
+
+    The mean validation AUC of a method at its largest budget up to one half is within 0.01 of the full table's, and no
+    run is at or below the popularity of ids.
+    """
+    ours = [run for run in runs if "reason" not in run and run["valid_auc"] is not None]
+    lines = []
+    for model, data in dict.fromkeys((run["model"], run["data"]) for run in ours):
+        cells: dict[tuple[str, float | None], list[dict[str, Any]]] = {}
+        for run in ours:
+            if (run["model"], run["data"]) == (model, data):
+                cells.setdefault((run["method"], run["budget"]), []).append(run)
+        full = cells.pop((FULL, None), [])
+        for method in dict.fromkeys(method for method, _ in cells):
+            budgets = [b for m, b in cells if m == method and b is not None and b <= LARGE]
+            if full and budgets:
+                lost = np.mean([run["valid_auc"] for run in full])
+                lost -= np.mean([run["valid_auc"] for run in cells[method, max(budgets)]])
+                if lost > MAY_LOSE:
+                    lines.append(f"{model} {data}: {method} at {max(budgets):g} is {lost:.4f} below the full table")
+            for budget in budgets:
+                found = [run for run in cells[method, budget] if run["popularity"] is not None]
+                if any(run["valid_auc"] <= run["popularity"] for run in found):
+                    lines.append(f"{model} {data}: {method} at {budget:g} is not above popularity")
+    if lines or not ours:
+        return lines
+    return [f"all within {MAY_LOSE} of the full table at their largest budget, and above popularity"]
 
 
 def _mean(runs: list[dict[str, Any]], name: str, form: str, times: float) -> str:

@@ -63,7 +63,6 @@ def generated(
                     }  # fmt: skip
                     sizes = {
                         "nbytes": int(2e6 * size), "nbytes_training": int(6e6 * min(1, size + 0.1)),
-                        "training_ratio": min(1, size + 0.1),
                     }  # fmt: skip
                     where = {
                         "versions": {"torch": "0.0 (generated)"}, "machine": {"cpu": "generated", "cores": 0},

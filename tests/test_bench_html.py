@@ -24,7 +24,7 @@ from bench.html import __main__ as command
 from bench.html import page, runs, summary, svg, tables
 from tests.ctr_lines import generated, line, write
 
-LEARNT = Path(__file__).parents[1] / "bench" / "results" / "learn.jsonl"
+RESULTS = Path(__file__).parents[1] / "bench" / "results"
 VOID = {"meta", "br", "link", "img", "input"}
 
 
@@ -225,22 +225,24 @@ def test_advice_keeps_its_word(material):
     assert all("3 runs" in a.why and "±" in a.why for a in (smallest, best, tiny, fast, cheap))
 
 
-def test_real_lines_with_few_keys(tmp_path):
-    content, files = page.build(runs.read([LEARNT]))
+def test_lines_with_few_keys(tmp_path):
+    cells = (("float32", None), ("hash", 0.5), ("int8", 0.25))
+    few = [line(m, b, seed, test_auc=0.9, seconds=1.0) for seed in (0, 1) for m, b in cells]
+    content, files = page.build(runs.read([write(tmp_path / "few.jsonl", few)]))
     tree = sound(content)
     words = "".join(tree.found[0][2])
     missing = "the time of a training step, the time to the best model, the latency of a lookup, peak memory"
     assert f"No run has {missing}." in words
     assert "no run has serve_128 or serve_1 or serve_10000" in words
-    assert len(next(t for t in files if t.name == "runs").rows) == len(LEARNT.read_text().splitlines())
+    assert len(next(t for t in files if t.name == "runs").rows) == len(few)
 
 
 @pytest.mark.parametrize("kind", ["retrieval", "words"])
 def test_sections_of_finished_tables(kind):
-    content, files = page.build(runs.read([LEARNT.with_name(f"{kind}.json")]))
+    content, files = page.build(runs.read([RESULTS / f"{kind}.json"]))
     tree = sound(content)
     assert [e[1]["id"] for e in tree.of("section")] == [kind, "environment"]
-    result = json.loads(LEARNT.with_name(f"{kind}.json").read_text())
+    result = json.loads((RESULTS / f"{kind}.json").read_text())
     assert len(next(t for t in files if t.name == kind).rows) == len(result["rows"])
 
 

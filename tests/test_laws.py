@@ -55,7 +55,12 @@ MORE = {
         {"codebook_dtype": "float16", "bits": 5, "beam": 16},
     ],
     "tcq": [{"row_bytes": 1}, {"row_bytes": 13, "window": 6}, {"row_bytes": 40, "window": 9}, {"window": 10}],
-    "pruned": [{"density": 1.0}, {"density": 0.03, "start_dtype": "uint64"}],
+    "pruned": [
+        {"density": 1.0},
+        {"density": 0.03, "start_dtype": "uint64"},
+        {"density": 0.1, "rows_per_start": 16, "index": "bitmap"},
+        {"density": 0.02, "rows_per_start": 64, "index": "cells", "values": "int8", "start_dtype": "uint64"},
+    ],
     "dedup": [{"limit": 10**6}],
     "mixed_dim": [{"weighted": True}, {"limit": 10_000}, {"limit": 10**6, "alpha": 0.4, "weighted": True}],
     "mgqe": [{"bits": 7}, {"hot": 0.5, "bits": 3, "cold_bits": 1}, {"hot": 0.0}, {"hot": 1.0, "m": 7}],

@@ -14,9 +14,7 @@ from .runs import InputError, read
 def main(arguments: list[str] | None = None) -> int:
     """0 when the page was written, 2 where a file cannot be read."""
     parser = argparse.ArgumentParser(prog="python -m bench report", description=__doc__)
-    parser.add_argument(
-        "results", nargs="+", type=Path, help="lines of ctr or learn, JSON of vectors, retrieval, words"
-    )
+    parser.add_argument("results", nargs="+", type=Path, help="lines of ctr, JSON of vectors, retrieval, words")
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="the page; its PDF lies beside it")
     parser.add_argument("--csv", type=Path, default=None, help="a directory for the tables as files too")
     parser.add_argument("--no-pdf", action="store_true", help="the page only")

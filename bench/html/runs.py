@@ -1,4 +1,4 @@
-"""What the benchmarks wrote, read and checked: lines of `bench ctr` and `bench learn`, JSON of the others."""
+"""What the benchmarks wrote, read and checked: lines of `bench ctr`, JSON of the others."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ class Measure:
 
 MEASURES = {
     "ratio": Measure("stored bytes / float32", ""),
-    "training_ratio": Measure("training bytes / float32", ""),
     "nbytes": Measure("stored", "bytes"),
     "nbytes_training": Measure("training", "bytes"),
     "valid_auc": Measure("validation AUC", ""),
@@ -45,7 +44,6 @@ MEASURES = {
     "serve_10000": Measure("lookup, batch of 10,000", "µs"),
     "serve_rows_per_second": Measure("lookup", "rows/s"),
 }
-ALIASES = {"test_loss": "test_log_loss", "valid_loss": "valid_log_loss"}
 
 
 @dataclass(frozen=True)
@@ -118,7 +116,7 @@ def run(line: Any, where: str) -> Run:
     budget = _number("budget", line.get("budget"), where)
     if budget is not None and not (math.isfinite(budget) and budget > 0):
         raise InputError(f"{where}: budget must be positive, found {budget}; mend or remove the line")
-    given = {**{f"serve_{k}": v for k, v in serve.items()}, **{ALIASES.get(k, k): v for k, v in line.items()}}
+    given = {**{f"serve_{k}": v for k, v in serve.items()}, **line}
     measures = {}
     for key in MEASURES:
         value = _number(key, given.get(key), where)

@@ -89,7 +89,7 @@ def _titled(measure: str) -> str:
 def _show(measure: str) -> Callable[[Any], str]:
     if measure in ("test_auc", "valid_auc", "test_log_loss", "valid_log_loss", "test_calibration"):
         return auc
-    return share if measure in ("ratio", "training_ratio") else shown
+    return share if measure == "ratio" else shown
 
 
 def _fact(cell: Cell) -> str | None:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..arrays import Arrays, ArraySpec, TableShape
-from ..errors import BudgetError, ConfigError
+from ..errors import BudgetError, ConfigError, ShapeError
 from ..method import FloatRows, Ids, Named, RowMethod, Rows, nbytes
 from ._scales import check_scales
 
@@ -20,6 +20,10 @@ U32 = npt.NDArray[np.uint32]
 _MAGNITUDE = np.uint32(0x7FFFFFFF)
 # Room left under the density, in thousandths, for which a third pass over the source is not worth its time.
 _SLACK = 1000
+# Rows that share a start where a budget is small: it costs 2 bits a row, and a lookup counts bits of 15 rows at most.
+_RUN = 16
+# A faster index is taken as long as it keeps this share of the values that the smallest one does.
+_NEARLY = 0.95
 
 
 @dataclass(frozen=True)
@@ -30,8 +34,10 @@ class Pruned(RowMethod):
     ----------
     density : share of the values that is kept, above 0 and at most 1; never exceeded.
     values : "float16", "float32", or "int8" with a float16 scale a row.
-    index : how a row says which values it has: "bitmap" (a bit a column), "columns" (an index for each value kept), or
-        "auto" for the smaller one at this density.
+    index : how a row says which values it has: "bitmap" (a bit a column), "columns" (an index for each value kept and
+        their number), "cells" (an index for each value kept, of a cell among those of all rows that share a start), or
+        "auto" for the smaller of the first two at this density.
+    rows_per_start : rows that share one start, a power of two; 1 for "columns". A budget chooses it with the index.
 
     `fit` reads the source twice, and a third time where values equal to the threshold are more than a thousandth of
     those kept: such ties are kept from the first row on. NaN and infinities count as the largest values.
@@ -41,20 +47,30 @@ class Pruned(RowMethod):
 
     density: float = 0.25
     values: Literal["float16", "float32", "int8"] = "float16"
-    index: Literal["auto", "bitmap", "columns"] = "auto"
+    index: Literal["auto", "bitmap", "columns", "cells"] = "auto"
     start_dtype: Literal["uint32", "uint64"] | None = None
+    rows_per_start: int = 1
 
     def __post_init__(self) -> None:
         if isinstance(self.density, bool) or not isinstance(self.density, (int, float)) or not 0 < self.density <= 1:
             raise ConfigError(f"density of pruned must be above 0 and at most 1, found {self.density!r}; 0.25 is usual")
         for name, choices in (
             ("values", ("float16", "float32", "int8")),
-            ("index", ("auto", "bitmap", "columns")),
+            ("index", ("auto", "bitmap", "columns", "cells")),
             ("start_dtype", (None, "uint32", "uint64")),
         ):
             if getattr(self, name) not in choices:
                 known = ", ".join(repr(c) for c in choices)
                 raise ConfigError(f"{name} of pruned must be one of {known}, found {getattr(self, name)!r}; choose one")
+        run = self.rows_per_start
+        if isinstance(run, bool) or not isinstance(run, int) or not 1 <= run <= 1 << 16 or run & (run - 1):
+            raise ConfigError(
+                f"rows_per_start of pruned must be a power of two up to 65536, found {run!r}; 16 is usual"
+            )
+        if self.index == "columns" and run > 1:
+            raise ConfigError(f"rows_per_start of pruned must be 1 for index 'columns', found {run}; choose 'cells'")
+        if self.index == "cells" and run == 1:
+            raise ConfigError("rows_per_start of pruned must be 2 or more for index 'cells', found 1; 16 is usual")
 
     def resolve(self, shape: TableShape) -> Self:
         """Choose index and width of starts by the shape."""
@@ -62,36 +78,45 @@ class Pruned(RowMethod):
         start = self.start_dtype or ("uint64" if wide else "uint32")
         if self.index != "auto":
             return dataclasses.replace(self, start_dtype=start)
-        both = [dataclasses.replace(self, start_dtype=start, index=index) for index in ("bitmap", "columns")]
+        other: Literal["columns", "cells"] = "columns" if self.rows_per_start == 1 else "cells"
+        both = [dataclasses.replace(self, start_dtype=start, index=index) for index in ("bitmap", other)]
         return min(both, key=lambda m: nbytes(m, shape))
 
     def _kept(self, shape: TableShape) -> int:
         return int(self.density * (shape.num_embeddings * shape.embedding_dim))
 
     def free_sizes(self, shape: TableShape) -> dict[str, int]:
-        return {"kept": self._kept(shape)}
+        runs = {} if self.rows_per_start == 1 else {"runs": -(-shape.num_embeddings // self.rows_per_start)}
+        return {"kept": self._kept(shape), **runs}
 
     def layout(self, shape: TableShape) -> tuple[ArraySpec, ...]:
         n, dim = shape.num_embeddings, shape.embedding_dim
-        column = _column_dtype(dim)
-        specs = [ArraySpec("start", self.start_dtype or "uint32", (n,), "rows")]
+        values = ArraySpec("values", self.values, ("kept",), "ragged", "start")
+        start = ArraySpec("start", self.start_dtype or "uint32", (n,), "rows")
+        if self.rows_per_start > 1:
+            # After what it counts: it is written when that is known.
+            start = dataclasses.replace(start, shape=("runs",), partition="ragged")
+        specs = [start] if start.partition == "rows" else []
         if self.index == "columns":
             specs.append(ArraySpec("count", _column_dtype(dim + 1), (n,), "rows"))
-            specs.append(ArraySpec("columns", column, ("kept",), "ragged"))
+            specs.append(ArraySpec("columns", _column_dtype(dim), ("kept",), "ragged"))
+        elif self.index == "cells":
+            specs.append(ArraySpec("cells", _column_dtype(self.rows_per_start * dim), ("kept",), "ragged"))
         else:
             specs.append(ArraySpec("mask", "uint8", (n, -(-dim // 8)), "rows"))
         if self.values == "int8":
             specs.append(ArraySpec("scale", "float16", (n,), "rows"))
-        specs.append(ArraySpec("values", self.values, ("kept",), "ragged", "start"))
-        return tuple(specs)
+        return (*specs, values) if start in specs else (*specs, values, start)
 
     def for_budget(self, shape: TableShape, nbytes_: int) -> Self:
-        """The index that leaves room for most values, and as many as fit; `BudgetError` names what none takes."""
+        """An index that leaves room for nearly as many values as the smallest, and as many as fit.
+
+        `BudgetError` names what none takes.
+        """
         cells = shape.num_embeddings * shape.embedding_dim
         found: list[tuple[int, Self]] = []
         floor = 0
-        for index in ("bitmap", "columns") if self.index == "auto" else (self.index,):
-            option = dataclasses.replace(self, index=index).resolve(shape)
+        for option in self._options(shape):
             fixed = nbytes(option, shape, kept=0)
             each = nbytes(option, shape, kept=1) - fixed
             floor = min(floor or fixed + each, fixed + each)
@@ -103,8 +128,20 @@ class Pruned(RowMethod):
                 f"method 'pruned' needs at least {floor:,} bytes for {shape.num_embeddings:,} x "
                 f"{shape.embedding_dim}, found a budget of {nbytes_:,}; raise it or choose a smaller method"
             )
-        kept, option = max(found, key=lambda pair: pair[0])
+        most = max(kept for kept, _ in found)
+        kept, option = next((kept, option) for kept, option in found if kept >= _NEARLY * most)
         return dataclasses.replace(option, density=kept / cells)
+
+    def _options(self, shape: TableShape) -> list[Self]:
+        """What a budget chooses from, the faster first: `index` and `rows_per_start` stay where they are given."""
+        if self.index != "auto" or self.rows_per_start > 1:
+            return [self.resolve(shape)]
+        indexes: list[tuple[Literal["bitmap", "columns", "cells"], int]]
+        indexes = [("bitmap", 1), ("columns", 1), ("bitmap", _RUN)]
+        for cells in (1 << 8, 1 << 16):  # as many rows as an index of one byte, or two, tells the cells of apart
+            rows = cells // shape.embedding_dim
+            indexes += [("cells", 1 << rows.bit_length() - 1)] if rows > 1 else []
+        return [dataclasses.replace(self, index=index, rows_per_start=run).resolve(shape) for index, run in indexes]
 
     def fit(self, source: Rows, rng: np.random.Generator) -> Named:
         """The threshold, for `encode` alone: `_threshold` (2,), bits of the smallest magnitude that is kept and of the
@@ -140,14 +177,22 @@ class Pruned(RowMethod):
         bits = _magnitudes(rows)
         tied = ids < shared["_tie_rows"][0]
         keep = bits >= np.where(tied, shared["_threshold"][1], shared["_threshold"][0])[:, None]
-        return self.pack(keep, rows)
+        return self.pack(keep, rows, ids)
 
-    def pack(self, keep: npt.NDArray[np.bool_], rows: FloatRows) -> Named:
-        """The arrays of `rows` of which the values at `keep`, a mask of their shape, are kept; pure, row by row."""
+    def pack(self, keep: npt.NDArray[np.bool_], rows: FloatRows, ids: Ids) -> Named:
+        """The arrays of `rows` of which the values at `keep`, a mask of their shape, are kept; pure, row by row.
+
+        `ids` (n,) are ascending without gaps.
+        """
         counts = keep.sum(axis=1)
-        named: Named = {"start": (np.cumsum(counts) - counts).astype(self.start_dtype or "uint32")}
+        start = (np.cumsum(counts) - counts).astype(self.start_dtype or "uint32")
+        within = ids % self.rows_per_start
+        named: Named = {"start": start[within == 0]}
         dim = rows.shape[1]
-        if self.index == "columns":
+        if self.index == "cells":
+            row, column = np.nonzero(keep)
+            named["cells"] = (within[row] * dim + column).astype(_column_dtype(self.rows_per_start * dim))
+        elif self.index == "columns":
             named["count"] = counts.astype(_column_dtype(dim + 1))
             named["columns"] = np.nonzero(keep)[1].astype(_column_dtype(dim))
         else:
@@ -174,23 +219,58 @@ class Pruned(RowMethod):
                 )
 
     def lookup(self, arrays: Arrays, ids: Ids, out: FloatRows) -> None:
-        n, dim = out.shape
+        dim = out.shape[1]
         at = ids - arrays.start
-        start = arrays["start"][at].astype(np.int64)
-        if self.index == "columns":
+        if self.index == "cells":
+            row, column, place = self._cells(arrays, ids, dim)
+        elif self.index == "columns":
             counts = arrays["count"][at].astype(np.int64)
-            row = np.repeat(np.arange(n), counts)
-            place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(start, counts)
+            row = np.repeat(np.arange(len(ids)), counts)
+            place = np.arange(len(row)) + np.repeat(
+                arrays["start"][at].astype(np.int64) - (np.cumsum(counts) - counts), counts
+            )
             column = arrays["columns"][place].astype(np.int64)
         else:
             keep = np.unpackbits(arrays["mask"][at].astype(np.uint8), axis=1, count=dim, bitorder="little")
             row, column = np.nonzero(keep)
+            start = self._starts_of_rows(arrays, ids)
             place = start[row] + (np.cumsum(keep, axis=1, dtype=np.int64) - 1)[row, column]
         values = arrays["values"][place].astype(np.float32)
         if self.values == "int8":
             values = values * arrays["scale"][at].astype(np.float32)[row]
         out[:] = 0
         out[row, column] = values
+
+    def _starts_of_rows(self, arrays: Arrays, ids: Ids) -> npt.NDArray[np.int64]:
+        """Where the values of rows of a bitmap begin: a start, and the bits of the rows of its run that come before."""
+        if self.rows_per_start == 1:
+            return arrays["start"][ids - arrays.start].astype(np.int64)
+        start = arrays["start"][ids // self.rows_per_start].astype(np.int64)
+        first = ids - ids % self.rows_per_start
+        if (first < arrays.start).any():
+            raise ShapeError(
+                f"a shard must hold whole runs of {self.rows_per_start} rows, found one that starts at row "
+                f"{arrays.start}; write the table again"
+            )
+        for k in range(self.rows_per_start - 1):
+            before = first + k < ids
+            masks = arrays["mask"][first[before] + k - arrays.start].astype(np.uint8)
+            start[before] += np.unpackbits(masks, axis=1).sum(axis=1, dtype=np.int64)
+        return start
+
+    def _cells(self, arrays: Arrays, ids: Ids, dim: int) -> tuple[Ids, Ids, Ids]:
+        """For each value of rows `ids`: which of them it is of, its column, its place among the values."""
+        start = np.append(arrays["start"].astype(np.int64), len(arrays["cells"]))
+        row, column, place = [], [], []
+        for i, id_ in enumerate(ids):
+            run, within = divmod(int(id_), self.rows_per_start)
+            cells = arrays["cells"][start[run] : start[run + 1]].astype(np.int64)
+            first, last = np.searchsorted(cells, [within * dim, (within + 1) * dim])
+            row.append(np.full(last - first, i))
+            column.append(cells[first:last] - within * dim)
+            place.append(np.arange(start[run] + first, start[run] + last))
+        empty = np.zeros(0, np.int64)
+        return tuple(np.concatenate([empty, *parts]) for parts in (row, column, place))  # type: ignore[return-value]
 
 
 def _column_dtype(columns: int) -> str:

@@ -14,7 +14,7 @@ from .. import registry
 from ..arrays import TableShape
 from ..compression import Budget, parse_budget
 from ..errors import ConfigError
-from .base import CompressedEmbedding, Mode
+from .base import Asked, CompressedEmbedding, Mode
 
 # Module id -> class, and the storage method it exports to (alpt: int8 or int16, by its bits).
 _MODULES: dict[str, tuple[str, str]] = {
@@ -121,7 +121,7 @@ def solve(method: str, shape: TableShape, budget: Budget | None, config: dict[st
     config = {**config, **cls.preset}
     limit = None if budget is None else parse_budget(budget, shape)
     options, own = _split(cls, stored, config)
-    return cls.solve(registry.get(stored), shape, limit, own, {**cls.options, **options})
+    return cls.solve(Asked(registry.get(stored), shape, limit, own, {**cls.options, **options}))
 
 
 def _split(

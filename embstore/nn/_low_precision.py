@@ -10,12 +10,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ..arrays import TableShape
 from ..errors import BudgetError, ConfigError
 from ..method import Method, RowMethod, nbytes
 from ..methods._affine import AffineMethod
 from ._quantized import Codes, QuantizedRows
-from .base import CompressedEmbedding, array
+from .base import Asked, CompressedEmbedding, array
 
 # The reach of codes where no step is given: 127 * 0.01, about twice what trained rows of recommenders hold.
 REACH = 1.27
@@ -35,25 +34,18 @@ class LowPrecision(CompressedEmbedding):
         return found
 
     @classmethod
-    def solve(
-        cls,
-        stored: type[RowMethod],
-        shape: TableShape,
-        limit: int | None,
-        config: dict[str, Any],
-        option: Mapping[str, Any],
-    ) -> Method:
-        method = cls._codes(stored, config, option).resolve(shape)
-        if limit is not None and (floor := nbytes(method, shape)) > limit:
+    def solve(cls, asked: Asked) -> Method:
+        method = cls._codes(asked).resolve(asked.shape)
+        if asked.limit is not None and (floor := nbytes(method, asked.shape)) > asked.limit:
             raise BudgetError(
-                f"method {cls.id!r} needs {floor:,} bytes for this table, the budget is {limit:,}; raise it"
+                f"method {cls.id!r} needs {floor:,} bytes for this table, the budget is {asked.limit:,}; raise it"
             )
         return method
 
     @classmethod
     @abc.abstractmethod
-    def _codes(cls, stored: type[RowMethod], config: dict[str, Any], option: Mapping[str, Any]) -> RowMethod:
-        """The storage method, whose size is fixed; arguments as of `solve`."""
+    def _codes(cls, asked: Asked) -> RowMethod:
+        """The storage method, whose size is fixed; argument as of `solve`."""
 
     def _build_rows(self, bits: int, step: Tensor) -> None:
         """Make `weight` of initial values U(-bound, bound), rounded stochastically."""
@@ -147,11 +139,11 @@ class OneStep(LowPrecision):
     bits: ClassVar[int]
 
     @classmethod
-    def _codes(cls, stored: type[RowMethod], config: dict[str, Any], option: Mapping[str, Any]) -> RowMethod:
-        for name in set(config) - {"step"}:
+    def _codes(cls, asked: Asked) -> RowMethod:
+        for name in set(asked.config) - {"step"}:
             raise ConfigError(f"{cls.id!r} trains with step, sparse, found the unknown field {name!r}; drop it")
-        step = config.get("step") or REACH / (2 ** (cls.bits - 1) - 1)
-        return stored.from_config({"symmetric": True, "step": step})
+        step = asked.config.get("step") or REACH / (2 ** (cls.bits - 1) - 1)
+        return asked.stored.from_config({"symmetric": True, "step": step})
 
     def _build(self, counts: npt.NDArray[Any] | None) -> None:
         self._build_rows(self.bits, torch.full((1, 1), float(cast(AffineMethod, self.method).step or 0)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -16,7 +16,7 @@ from ..errors import ConfigError
 from ..method import Method, nbytes
 from ..methods.pruned import Pruned
 from ._all_fields import AllFields
-from .base import array
+from .base import Asked, array
 
 # Where 0.99^(t / 100) is a thousandth.
 SETTLED = 68_732
@@ -37,6 +37,15 @@ class Pruning(AllFields):
     prunes: ClassVar[str]
 
     mask: Tensor
+
+    @classmethod
+    def solve(cls, asked: Asked) -> Method:
+        fields = asked.option["fields"] or ()
+        method = super().solve(asked)
+        if asked.limit is None or not _more_starts(cast(Pruned, method), fields):
+            return method
+        # No index has more starts that fields do not share than there are fields.
+        return super().solve(dataclasses.replace(asked, limit=asked.limit - _start_bytes(method) * len(fields)))
 
     def _build(self, counts: npt.NDArray[Any] | None) -> None:
         self._stage = self._step = self._steps = 0
@@ -119,7 +128,8 @@ class Pruning(AllFields):
         return torch.where(usable, (rows / step).round().clamp(-127, 127) * step, 0) + 0.0
 
     def nbytes_inference(self) -> int:
-        return nbytes(self.method, self.shape)
+        method = cast(Pruned, self.method)
+        return nbytes(method, self.shape) + _start_bytes(method) * _more_starts(method, self.field_sizes)
 
     def part(self, first: int, last: int) -> tuple[Method, dict[str, npt.NDArray[Any]]]:
         """Raises `ConfigError` before the mask is decided, and for values that float16 cannot hold."""
@@ -134,7 +144,7 @@ class Pruning(AllFields):
         method = cast(Pruned, self.method)
         if last - first < self.num_embeddings:
             method = dataclasses.replace(method, density=_density(kept, keep.numel()))
-        packed = method.pack(array(keep), rows)
+        packed = method.pack(array(keep), rows, np.arange(last - first))
         method.check_encoded(packed, rows, first)
         return method, packed
 
@@ -206,6 +216,16 @@ def largest(scores: Tensor, kept: int) -> Tensor:
     ties = (scores == least).flatten().nonzero()[:, 0]
     mask.view(-1)[ties[: kept - int(mask.sum())]] = True
     return mask
+
+
+def _more_starts(method: Pruned, fields: Sequence[int]) -> int:
+    """How many starts tables of the fields have more than one table of all rows."""
+    run = method.rows_per_start
+    return sum(-(-rows // run) for rows in fields) - -(-sum(fields) // run)
+
+
+def _start_bytes(method: Method) -> int:
+    return np.dtype(cast(Pruned, method).start_dtype).itemsize
 
 
 def _density(kept: int, cells: int) -> float:

@@ -13,7 +13,7 @@ from .. import registry
 from ..errors import ConfigError
 from ..method import RowMethod
 from ._low_precision import REACH, LowPrecision
-from .base import array
+from .base import Asked, array
 
 
 class ALPT(LowPrecision):
@@ -41,14 +41,15 @@ class ALPT(LowPrecision):
     options: ClassVar[Mapping[str, Any]] = {"bits": 8, "first_step": None, "step_lr": 100.0, "sparse": False}
 
     @classmethod
-    def _codes(cls, stored: type[RowMethod], config: dict[str, Any], option: Mapping[str, Any]) -> RowMethod:
-        if option["bits"] not in (8, 16):
-            raise ConfigError(f"bits of alpt must be 8 or 16, found {option['bits']!r}; choose one")
-        if config:
+    def _codes(cls, asked: Asked) -> RowMethod:
+        bits = asked.option["bits"]
+        if bits not in (8, 16):
+            raise ConfigError(f"bits of alpt must be 8 or 16, found {bits!r}; choose one")
+        if asked.config:
             raise ConfigError(
-                f"'alpt' has {', '.join(cls.options)}, found the unknown field {next(iter(config))!r}; drop it"
+                f"'alpt' has {', '.join(cls.options)}, found the unknown field {next(iter(asked.config))!r}; drop it"
             )
-        return registry.get(f"int{option['bits']}").from_config({"symmetric": True, "scale_dtype": "float32"})
+        return registry.get(f"int{bits}").from_config({"symmetric": True, "scale_dtype": "float32"})
 
     def _build(self, counts: npt.NDArray[Any] | None) -> None:
         bits = int(self.option["bits"])

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from ..arrays import TableShape
 from ..errors import ConfigError
-from ..method import Method, RowMethod
+from ..method import Method
 from ..methods.mixed_dim import MixedDim
 from ._joint import LAST, Joint, least
 from ._narrow import check_fields, check_floor, first_projection, narrow_arrays, narrow_nbytes
-from .base import CompressedEmbedding, Stage, array
+from .base import Asked, CompressedEmbedding, Stage, array
 
 # The temperature of the Gumbel-softmax falls by so much for each sample, down to the lowest.
 _COOLING, _COLDEST = 5e-5 / 2000, 0.01
@@ -120,17 +120,11 @@ class AutoDim(CompressedEmbedding):
     seen: Tensor
 
     @classmethod
-    def solve(
-        cls,
-        stored: type[RowMethod],
-        shape: TableShape,
-        limit: int | None,
-        config: dict[str, Any],
-        option: Mapping[str, Any],
-    ) -> Method:
-        check_fields(cls, config)
-        check_floor(cls.id, narrow_nbytes(shape, candidate_dims(shape.embedding_dim, option["dims"])[0]), limit)
-        return stored.from_config({**config, "limit": limit}).resolve(shape)
+    def solve(cls, asked: Asked) -> Method:
+        check_fields(cls, asked.config)
+        least = candidate_dims(asked.shape.embedding_dim, asked.option["dims"])[0]
+        check_floor(cls.id, narrow_nbytes(asked.shape, least), asked.limit)
+        return asked.stored.from_config({**asked.config, "limit": asked.limit}).resolve(asked.shape)
 
     def _build(self, counts: npt.NDArray[Any] | None) -> None:
         self.dims = candidate_dims(self.embedding_dim, self.option["dims"])

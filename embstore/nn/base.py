@@ -47,6 +47,26 @@ class Stage:
     fresh: bool = False
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What `solve` resolves to a storage method.
+
+    Attributes
+    ----------
+    stored : class of the storage method.
+    shape : rows and dims.
+    limit : bytes of the exported table; None for no limit.
+    config : fields of the storage method.
+    option : training options, every one of the module's.
+    """
+
+    stored: type[RowMethod]
+    shape: TableShape
+    limit: int | None
+    config: dict[str, Any]
+    option: Mapping[str, Any]
+
+
 class CompressedEmbedding(nn.Module, abc.ABC):
     """A table of `num_embeddings` rows of `embedding_dim` values, held in fewer weights.
 
@@ -90,18 +110,11 @@ class CompressedEmbedding(nn.Module, abc.ABC):
         self._build(counts)
 
     @classmethod
-    def solve(
-        cls,
-        stored: type[RowMethod],
-        shape: TableShape,
-        limit: int | None,
-        config: dict[str, Any],
-        option: Mapping[str, Any],
-    ) -> Method:
-        """The resolved storage method for `config` within `limit` bytes; `option` are training options."""
+    def solve(cls, asked: Asked) -> Method:
+        """The resolved storage method for what is asked."""
         from ..compression import choose
 
-        return choose(stored.from_config(config), shape, limit, {})
+        return choose(asked.stored.from_config(asked.config), asked.shape, asked.limit, {})
 
     # What a subclass defines -----------------------------------------------------------------------------------
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from ..arrays import TableShape
 from ..errors import BudgetError, ConfigError
-from ..method import Method, RowMethod, nbytes
+from ..method import Method, nbytes
 from ..methods.dedup import Dedup as DedupMethod
 from ..methods.pq import gaussian_distortion
-from .base import CompressedEmbedding, Stage, array
+from .base import Asked, CompressedEmbedding, Stage, array
 
 Floats = npt.NDArray[np.float64]
 
@@ -41,28 +41,22 @@ class Dedup(CompressedEmbedding):
     preset: ClassVar[Mapping[str, Any]] = {"tolerance": 0.0, "values": "float32"}
 
     @classmethod
-    def solve(
-        cls,
-        stored: type[RowMethod],
-        shape: TableShape,
-        limit: int | None,
-        config: dict[str, Any],
-        option: Mapping[str, Any],
-    ) -> Method:
-        asked = limit if limit is not None else config.get("limit")
-        ways = list(_ways(config, shape))
+    def solve(cls, asked: Asked) -> Method:
+        shape = asked.shape
+        limit = asked.limit if asked.limit is not None else asked.config.get("limit")
+        ways = list(_ways(asked.config, shape))
         floors = [nbytes(way, shape, unique=1) for way in ways]
-        if asked is None and len(ways) == 1:
-            asked = nbytes(ways[0], shape, unique=-(-ways[0].free_sizes(shape)["unique"] // 10))
-        elif asked is None:
-            asked = max(shape.nbytes_float32 // 10, min(floors))
-        if asked < min(floors):
+        if limit is None and len(ways) == 1:
+            limit = nbytes(ways[0], shape, unique=-(-ways[0].free_sizes(shape)["unique"] // 10))
+        elif limit is None:
+            limit = max(shape.nbytes_float32 // 10, min(floors))
+        if limit < min(floors):
             raise BudgetError(
                 f"method {cls.id!r} needs at least {min(floors):,} bytes for {shape.num_embeddings:,} x "
-                f"{shape.embedding_dim}, found a budget of {asked:,}; raise it or use larger blocks"
+                f"{shape.embedding_dim}, found a budget of {limit:,}; raise it or use larger blocks"
             )
-        fitting = [way for way, floor in zip(ways, floors, strict=True) if floor <= asked]
-        limited = [dataclasses.replace(way, limit=asked) for way in fitting]
+        fitting = [way for way, floor in zip(ways, floors, strict=True) if floor <= limit]
+        limited = [dataclasses.replace(way, limit=limit) for way in fitting]
         return min(limited, key=lambda way: _distortion(way, shape))
 
     def _build(self, counts: npt.NDArray[Any] | None) -> None:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from ..arrays import TableShape
 from ..errors import ConfigError
-from ..method import FloatRows, Method, RowMethod
-from .base import CompressedEmbedding, array
+from ..method import FloatRows, Method
+from .base import Asked, CompressedEmbedding, array
 
 if TYPE_CHECKING:
     from ..table import Table
@@ -54,17 +54,10 @@ class Define(CompressedEmbedding):
     }
 
     @classmethod
-    def solve(
-        cls,
-        stored: type[RowMethod],
-        shape: TableShape,
-        limit: int | None,
-        config: dict[str, Any],
-        option: Mapping[str, Any],
-    ) -> Method:
+    def solve(cls, asked: Asked) -> Method:
         from ..compression import choose
 
-        return choose(option["stored"], shape, limit, config)
+        return choose(asked.option["stored"], asked.shape, asked.limit, asked.config)
 
     def _build(self, counts: npt.NDArray[Any] | None) -> None:
         self._counts = counts

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from ..arrays import TableShape
 from ..errors import ConfigError
-from ..method import Method, RowMethod
+from ..method import Method
 from ..methods.mixed_dim import MixedDim, popular_dims
 from ._joint import Joint, least
 from ._narrow import check_floor, first_projection, narrow_arrays, narrow_nbytes
-from .base import CompressedEmbedding, array
+from .base import Asked, CompressedEmbedding, array
 
 _ALPHA = 0.3  # the steepest of its own accord: beyond it one field keeps all values while another has next to none
 
@@ -79,15 +79,8 @@ class Mde(CompressedEmbedding):
     joint: ClassVar[type[Joint] | None] = MdeFields
 
     @classmethod
-    def solve(
-        cls,
-        stored: type[RowMethod],
-        shape: TableShape,
-        limit: int | None,
-        config: dict[str, Any],
-        option: Mapping[str, Any],
-    ) -> Method:
-        dims = option["dims"]
+    def solve(cls, asked: Asked) -> Method:
+        shape, config, dims = asked.shape, asked.config, asked.option["dims"]
         if dims is not None:
             if type(dims) is not int or not 1 <= dims <= shape.embedding_dim:
                 raise ConfigError(f"dims of mde must be from 1 to {shape.embedding_dim}, found {dims!r}; leave it out")
@@ -95,9 +88,9 @@ class Mde(CompressedEmbedding):
                 raise ConfigError(f"dims of mde are those of one block, found blocks {config['blocks']}; drop one")
             config = {**config, "blocks": 1}
         if config.get("blocks") != 1:
-            return super().solve(stored, shape, limit, config, option)
-        method = stored.from_config({**config, "limit": limit}).resolve(shape)
-        check_floor(cls.id, narrow_nbytes(shape, dims or 1), limit)
+            return super().solve(asked)
+        method = asked.stored.from_config({**config, "limit": asked.limit}).resolve(shape)
+        check_floor(cls.id, narrow_nbytes(shape, dims or 1), asked.limit)
         return method
 
     def _build(self, counts: npt.NDArray[Any] | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -11,13 +12,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ..arrays import TableShape
 from ..errors import ConfigError
-from ..method import Method, RowMethod
+from ..method import Method
 from ..methods._hashing import FIRST, GOLDEN, SECOND
 from ..methods.ngram_hash import NgramHash as NgramHashMethod
 from ._hashing import _shifted, _signed
-from .base import CompressedEmbedding, array
+from .base import Asked, CompressedEmbedding, array
 
 if TYPE_CHECKING:
     from ..table import Table
@@ -37,19 +37,13 @@ class NgramHash(CompressedEmbedding):
     options: ClassVar[Mapping[str, Any]] = {"keys": None}
 
     @classmethod
-    def solve(
-        cls,
-        stored: type[RowMethod],
-        shape: TableShape,
-        limit: int | None,
-        config: dict[str, Any],
-        option: Mapping[str, Any],
-    ) -> Method:
-        keys = _keys(option["keys"], shape.num_embeddings)
-        method = stored.from_config(config)
-        if limit is not None:  # solved for keys of a typical length; these have their own
-            limit += sum(method.free_sizes(shape).values()) - sum(len(_utf8(key)) for key in keys)
-        return super().solve(stored, shape, limit, config, option)
+    def solve(cls, asked: Asked) -> Method:
+        keys = _keys(asked.option["keys"], asked.shape.num_embeddings)
+        method = asked.stored.from_config(asked.config)
+        if asked.limit is not None:  # solved for keys of a typical length; these have their own
+            more = sum(method.free_sizes(asked.shape).values()) - sum(len(_utf8(key)) for key in keys)
+            asked = dataclasses.replace(asked, limit=asked.limit + more)
+        return super().solve(asked)
 
     def _build(self, counts: npt.NDArray[Any] | None) -> None:
         method = cast(NgramHashMethod, self.method)

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from ..arrays import TableShape
 from ..errors import ConfigError
-from ..method import Method, RowMethod, nbytes
+from ..method import Method, nbytes
 from ..methods import _groups
 from ..methods.mixed_dim import MixedDim
 from ._joint import Joint
 from ._narrow import check_fields, check_floor, narrow_arrays
-from .base import CompressedEmbedding, Stage, array
+from .base import Asked, CompressedEmbedding, Stage, array
 
 _SEARCH, _EVOLVE, _RETRAIN = "search", "evolve", "retrain"
 _MUTATION = 0.1  # of each field
@@ -180,26 +180,20 @@ class OptEmbed(CompressedEmbedding):
     stage: Tensor
 
     @classmethod
-    def solve(
-        cls,
-        stored: type[RowMethod],
-        shape: TableShape,
-        limit: int | None,
-        config: dict[str, Any],
-        option: Mapping[str, Any],
-    ) -> Method:
-        check_fields(cls, config)
+    def solve(cls, asked: Asked) -> Method:
+        check_fields(cls, asked.config)
         for name, low in (("penalty", 0), ("threshold_lr", 0), ("generations", 0), ("population", 2)):
             whole = isinstance(cls.options[name], int)
-            fair = type(option[name]) is int or (not whole and isinstance(option[name], float))
-            if not fair or not low <= option[name] < np.inf:
+            value = asked.option[name]
+            fair = type(value) is int or (not whole and isinstance(value, float))
+            if not fair or not low <= value < np.inf:
                 raise ConfigError(
                     f"{name} of optembed must be {'an integer' if whole else 'a number'} from {low} on, found "
-                    f"{option[name]!r}; the default is {cls.options[name]}"
+                    f"{value!r}; the default is {cls.options[name]}"
                 )
-        check_floor(cls.id, least_nbytes(shape), limit)
-        _groups.check_rows(cls.id, shape)
-        return stored.from_config({**config, "limit": limit})
+        check_floor(cls.id, least_nbytes(asked.shape), asked.limit)
+        _groups.check_rows(cls.id, asked.shape)
+        return asked.stored.from_config({**asked.config, "limit": asked.limit})
 
     def _build(self, counts: npt.NDArray[Any] | None) -> None:
         self.weight = self._uniform(self.num_embeddings, self.embedding_dim, bound=self._bound)

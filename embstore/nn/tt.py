@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Mapping
 from typing import Any, ClassVar, cast
 
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ..arrays import TableShape
-from ..method import Method, RowMethod, nbytes
+from ..method import Method, nbytes
 from ..methods.tt import TT as TTMethod
-from .base import CompressedEmbedding, array
+from .base import Asked, CompressedEmbedding, array
 
 # Values of cores start beyond this many standard deviations of a Gaussian, so that products of few do not pile up at 0.
 BEYOND = 2.0
@@ -34,19 +33,13 @@ class TT(CompressedEmbedding):
     id: ClassVar[str] = "tt"
 
     @classmethod
-    def solve(
-        cls,
-        stored: type[RowMethod],
-        shape: TableShape,
-        limit: int | None,
-        config: dict[str, Any],
-        option: Mapping[str, Any],
-    ) -> Method:
-        if "cores" not in config:
-            floors = {cores: nbytes(TTMethod(rank=1, cores=cores), shape) for cores in (2, 3, 4)}
-            within = [cores for cores, floor in floors.items() if limit is None or floor <= limit]
-            config = {**config, "cores": within[0] if within else min(floors, key=lambda cores: floors[cores])}
-        return super().solve(stored, shape, limit, config, option)
+    def solve(cls, asked: Asked) -> Method:
+        if "cores" not in asked.config:
+            floors = {cores: nbytes(TTMethod(rank=1, cores=cores), asked.shape) for cores in (2, 3, 4)}
+            within = [cores for cores, floor in floors.items() if asked.limit is None or floor <= asked.limit]
+            cores = within[0] if within else min(floors, key=lambda cores: floors[cores])
+            asked = dataclasses.replace(asked, config={**asked.config, "cores": cores})
+        return super().solve(asked)
 
     def _build(self, counts: npt.NDArray[Any] | None) -> None:
         specs = self.method.layout(self.shape)

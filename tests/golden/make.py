@@ -42,6 +42,8 @@ def main() -> None:
         ("mixed_dim", {"blocks": 2, "alpha": 0.5, "values": "float32"}),
         ("mgqe", {"m": 5, "bits": 5, "cold_bits": 3, "hot": 0.3, "by": "norm"}),
         ("pruned", {"density": 0.1, "values": "int8", "index": "columns"}),
+        ("pruned", {"density": 0.3, "rows_per_start": 4}),
+        ("pruned", {"density": 0.1, "index": "cells", "rows_per_start": 8}),
     ]
     variants += [(f"{t}{'9' if t == 'truncate' else ''},int8", {}) for t in registry.transform_names()]
     variants += [("pca6,rotate,int4", {})]

@@ -12,6 +12,7 @@ import pytest
 import embstore
 from embstore import errors, kernels
 from embstore.arrays import Arrays, TableShape
+from embstore.format import layout
 from embstore.method import nbytes
 from embstore.methods.pruned import Pruned
 from embstore.testing import MemoryRows, make_rows
@@ -82,8 +83,43 @@ def test_mistakes() -> None:
     for fields in ({"density": 0}, {"density": 1.1}, {"density": True}, {"values": "int4"}, {"index": "csr"}):
         with pytest.raises(errors.ConfigError, match="pruned must be"):
             Pruned(**fields)  # type: ignore[arg-type]
+    for fields in ({"rows_per_start": 3}, {"index": "columns", "rows_per_start": 2}, {"index": "cells"}):
+        with pytest.raises(errors.ConfigError, match="rows_per_start of pruned must be"):
+            Pruned(**fields)  # type: ignore[arg-type]
+    with pytest.raises(errors.BudgetError, match="at least 8 bytes"):
+        Pruned().for_budget(TableShape(1000, 64), 7)
     with pytest.raises(errors.BudgetError, match="at least 5,003 bytes"):
-        Pruned().for_budget(TableShape(1000, 64), 5002)
+        Pruned(index="columns").for_budget(TableShape(1000, 64), 5002)
+
+
+@pytest.mark.parametrize("share", [0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.9])
+@pytest.mark.parametrize("dim", [1, 16, 128, 300])
+def test_a_budget_chooses_the_index_that_keeps_nearly_most(dim: int, share: float) -> None:
+    shape = TableShape(100_000, dim)
+    budget = int(share * shape.nbytes_float32)
+    chosen = Pruned().for_budget(shape, budget)
+    assert nbytes(chosen, shape) <= budget
+    for index, run in (("bitmap", 1), ("columns", 1), ("bitmap", 16), ("cells", 16), ("cells", 128)):
+        try:
+            other = Pruned(index=index, rows_per_start=run).for_budget(shape, budget)  # type: ignore[arg-type]
+        except errors.BudgetError:
+            continue
+        assert chosen.density >= 0.949 * other.density
+
+
+@pytest.mark.parametrize("index", ["bitmap", "cells"])
+def test_starts_count_over_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, index: Any) -> None:
+    monkeypatch.setattr(layout, "SHARD_BYTES", 256)
+    monkeypatch.setattr(layout, "CHUNK_BYTES", 64)
+    monkeypatch.setattr(layout, "MIN_CHUNK_BYTES", 1)
+    rows = make_rows(300, 40, hostile=False)
+    fields = {"density": 0.2, "index": index, "rows_per_start": 16, "values": "int8"}
+    table = embstore.compress(rows, tmp_path / "t", "pruned", **fields)
+    assert len(list((tmp_path / "t" / "scale" / "c").rglob("*"))) > 2
+    whole = embstore.compress(rows, tmp_path / "one", "pruned", density=0.2, values="int8")
+    assert table.lookup(np.arange(300)).tobytes() == whole.lookup(np.arange(300)).tobytes()
+    by_numpy = embstore.Table(table._stored, backend="numpy")
+    assert by_numpy.lookup(np.arange(299, -1, -1)).tobytes() == whole.lookup(np.arange(299, -1, -1)).tobytes()
 
 
 def test_too_large_for_float16(tmp_path: Path) -> None:
@@ -98,15 +134,15 @@ def test_starts_beyond_32_bits_are_wide() -> None:
     assert Pruned().resolve(TableShape(1 << 27, 64)).layout(TableShape(1 << 27, 64))[0].dtype == "uint64"
 
 
-@pytest.mark.parametrize("index", ["bitmap", "columns"])
-def test_damaged_numbers_stay_inside_the_arrays(index: Any) -> None:
+@pytest.mark.parametrize("index, run", [("bitmap", 1), ("columns", 1), ("bitmap", 16), ("cells", 16)])
+def test_damaged_numbers_stay_inside_the_arrays(index: Any, run: int) -> None:
     """What no checksum has caught decodes to zeros, or to values of other rows, and reads nothing else."""
     rows = make_rows(64, 40, hostile=False)
     shape = TableShape(64, 40)
-    method = Pruned(0.2, index=index).resolve(shape)
+    method = Pruned(0.2, index=index, rows_per_start=run).resolve(shape)
     shared = method.fit(MemoryRows(rows), np.random.default_rng(0))
     encoded = method.encode(shared, np.arange(64), rows)
-    ragged = {k: encoded.pop(k) for k in ("values", "columns") if k in encoded}
+    ragged = {s.name: encoded.pop(s.name) for s in method.layout(shape) if s.partition == "ragged"}
     rng = np.random.default_rng(2)
     for name, array in {**encoded, **ragged}.items():
         if name == "values":

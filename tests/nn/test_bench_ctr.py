@@ -198,4 +198,24 @@ def test_the_table_holds_means_over_seeds():
     }
     run["serve"] = {"1": 10.0, "128": 20.0, "10000": 30.0}
     text = ctr_summary.summary([{**run, "valid_auc": 0.7}, {**run, "valid_auc": 0.8, "test_auc": None}])
-    assert "0.7500" in text and "10 / 20 / 30" in text and "25.0 % of a step" in text and len(text.splitlines()) == 3
+    assert "0.7500" in text and "10 / 20 / 30" in text and "25.0 % of a step" in text and len(text.splitlines()) == 4
+
+
+def test_the_summary_names_what_misses_a_bound():
+    def run(method, budget, auc, seed=0):
+        about = {"data": "frappe", "model": "dlrm", "method": method, "budget": budget, "seed": seed}
+        served = dict.fromkeys(("1", "128", "10000"), 1.0)
+        return {**dict.fromkeys(KEYS, 0.0), **about, "popularity": 0.7, "valid_auc": auc, "serve": served}
+
+    kept = [run("float32", None, 0.9), run("int8", 0.5, 0.895)]
+    (all_well,) = ctr_summary.bounds(kept)
+    assert all_well.startswith("all within 0.01 of the full table")
+    refused = {**run("int8", 0.1, 0.5), "reason": "refused"}
+    missed = [run("hash", 0.5, 0.85), run("hash", 0.5, 0.87, 1), run("hash", 0.1, 0.69), run("tt", 0.1, 0.895)]
+    found = [
+        "dlrm frappe: hash at 0.5 is 0.0400 below the full table",
+        "dlrm frappe: hash at 0.1 is not above popularity",
+    ]
+    assert ctr_summary.bounds([*kept, *missed, refused]) == found
+    assert found[0] in ctr_summary.summary([*kept, *missed, refused]).splitlines()
+    assert ctr_summary.bounds([refused]) == []
