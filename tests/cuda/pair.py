@@ -10,15 +10,26 @@ import numpy as np
 
 from embstore import kernels, registry
 from embstore.arrays import Arrays, TableShape
-from embstore.cuda.driver import Driver, extension
+from embstore.cuda.driver import Driver, built, extension
 from embstore.cuda.placed import Placed, fault_bytes
-from embstore.errors import MissingDependencyError
+from embstore.errors import DeviceError, MissingDependencyError
 from embstore.method import Named, RowMethod
 from embstore.methods._trained import TrainedMethod
 from embstore.testing import make_counts, make_rows
 from embstore.testing.laws import MemoryRows, same, stored
 
 MODES: list[tuple[str, bool]] = [("sum", False), ("sum", True), ("mean", False), ("max", False)]
+
+
+def why_no_device() -> str | None:
+    """Why nothing runs on a GPU here; None where it does."""
+    if not built():
+        return "embstore._cuda was not built: nvcc was not found, or EMBSTORE_CUDA=off"
+    try:
+        Driver().check(0)
+    except DeviceError as error:
+        return str(error)
+    return None
 
 
 def configurations() -> list[RowMethod]:

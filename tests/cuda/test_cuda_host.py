@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -93,3 +95,9 @@ def test_the_native_kernels_are_there() -> None:
     """Without them every comparison above would be of numpy."""
     assert native.available()
     assert set(WITH_KERNEL) >= {"float32", "float16", "bfloat16", "int16", "int8", "int4", "int2", "nf4", "dynamic8"}
+
+
+def test_the_page_names_every_method_with_a_kernel() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "cuda.md").read_text()
+    told = page.partition("## What runs there")[2].partition("##")[0]
+    assert set(WITH_KERNEL) <= set(re.findall(r"`(\w+)`", told))

@@ -1,0 +1,308 @@
+"""`python -m bench.gpu_check [--quick] [--out DIR]`: everything there is to check and time on a machine with a GPU.
+
+Builds the extensions in place, runs the tests marked `gpu` on fresh random inputs, runs compute-sanitizer over a small
+set where it is installed, measures the device's own copy bandwidth, times every kernel beside the bytes it must move,
+and int8 bags beside `torch.nn.functional.embedding_bag`. Writes gpu_check.json and gpu_check.txt; prints the table.
+Exit status: 0 when all was well, 1 when a check failed, 2 without a GPU. Needs nvcc and numpy; CuPy or PyTorch
+for timing; no more of embstore's own dependencies than opening a table does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+DIM, LENGTH = 128, 32
+# Configurations whose bags and lookups are timed; pq has 32 codes of 8 bits.
+TIMED: list[tuple[str, dict[str, Any]]] = [
+    ("float32", {}),
+    ("float16", {}),
+    ("bfloat16", {}),
+    ("int16", {}),
+    ("int8", {}),
+    ("int8", {"symmetric": True}),
+    ("int4", {}),
+    ("int4", {"block_size": 64}),
+    ("int2", {"block_size": 64}),
+    ("nf4", {}),
+    ("dynamic8", {}),
+    ("pq", {}),
+]
+GOAL = 0.8  # of the copy bandwidth, for float16, int8, int4, nf4 and pq
+AIMED = ("float16", "int8", "int4", "nf4", "pq")
+
+
+def run(command: list[str], log: Path, timeout: float) -> dict[str, Any]:
+    """A command from the root, its output in a file: how it ended and what it said last."""
+    start = time.monotonic()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    with log.open("w") as out:
+        try:
+            status = subprocess.run(
+                command, cwd=ROOT, env=environment, stdout=out, stderr=subprocess.STDOUT, timeout=timeout
+            ).returncode
+        except subprocess.TimeoutExpired:
+            status = 124
+    tail = log.read_text(errors="replace").splitlines()[-15:]
+    seconds = round(time.monotonic() - start, 1)
+    print(f"[{seconds:7.1f} s] exit {status}: {' '.join(command)}", *tail[-3:], sep="\n    ", flush=True)
+    return {"command": " ".join(command), "status": status, "seconds": seconds, "tail": tail}
+
+
+class Clock:
+    """Events, arrays and random ids of CuPy or PyTorch, whichever is there; CuPy first."""
+
+    def __init__(self) -> None:
+        try:
+            import cupy
+
+            self.cupy: Any = cupy
+            self.torch: Any = None
+            cupy.cuda.Device(0).use()
+        except ImportError:
+            import torch
+
+            self.cupy, self.torch = None, torch
+
+    def ids(self, n: int, below: int, seed: int) -> Any:
+        if self.cupy is not None:
+            self.cupy.random.seed(seed)
+            return self.cupy.random.randint(0, below, n, dtype=self.cupy.int64)
+        self.torch.manual_seed(seed)
+        return self.torch.randint(0, below, (n,), device="cuda")
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
+        if self.cupy is not None:
+            return self.cupy.empty(shape, dtype)
+        return self.torch.empty(shape, dtype=getattr(self.torch, dtype), device="cuda")
+
+    def seconds(self, calls: list[Callable[[], Any]], repeats: int) -> float:
+        """Median seconds of a call, each given in turn so that none finds its data in the cache."""
+        for call in calls:
+            call()
+        times = []
+        for i in range(repeats):
+            begin, end = self._event(), self._event()
+            begin.record()
+            calls[i % len(calls)]()
+            end.record()
+            end.synchronize()
+            elapsed = begin.elapsed_time(end) if self.cupy is None else self.cupy.cuda.get_elapsed_time(begin, end)
+            times.append(elapsed / 1e3)
+        return sorted(times)[len(times) // 2]
+
+    def _event(self) -> Any:
+        return self.cupy.cuda.Event() if self.cupy is not None else self.torch.cuda.Event(enable_timing=True)
+
+    def copy_bandwidth(self, nbytes: int) -> float:
+        """Bytes read and written a second by the device's own copies."""
+        a, b = self.empty((nbytes // 4,), "float32"), self.empty((nbytes // 4,), "float32")
+        if self.cupy is not None:
+            a[...] = self.cupy.random.rand(1 << 20, dtype=self.cupy.float32).repeat(nbytes // 4 >> 20)
+            copy = [lambda: b.data.copy_from_device_async(a.data, a.nbytes, self.cupy.cuda.get_current_stream())]
+        else:
+            a.uniform_()
+            copy = [lambda: b.copy_(a)]
+        return 2 * a.nbytes / self.seconds(copy, 20)
+
+
+def big_table(name: str, config: dict[str, Any], nbytes: int) -> Any:
+    """A table of about `nbytes`: random rows, encoded once and repeated, in the order of a permutation."""
+    import numpy as np
+    from in_memory import table_of
+    from pair import encoded
+
+    from embstore import registry
+    from embstore.arrays import Arrays, TableShape
+
+    small = TableShape(1 << 13, DIM)
+    rows, shared = encoded(registry.get(name)(**config).resolve(small), small, 1)
+    row_bytes = sum(a[0].nbytes for a in rows.values())
+    shards = max(1, nbytes // row_bytes >> 20)
+    rng = np.random.default_rng(2)
+    order = [rng.integers(0, len(next(iter(rows.values()))), 1 << 20) for _ in range(2)]
+    parts = [{k: np.ascontiguousarray(v[o]) for k, v in rows.items()} for o in order]
+    shape = TableShape(shards << 20, DIM)
+    method = registry.get(name)(**config).resolve(shape)
+    return table_of(method, shape, [Arrays(parts[s % 2], s << 20) for s in range(shards)], 1 << 20, shared), row_bytes
+
+
+def sectors(row_bytes: int) -> float:
+    """Bytes that memory moves for a row of an array, in sectors of 32: the mean over where rows begin."""
+    step = math.gcd(row_bytes, 32)
+    begins = range(0, 32, step)
+    return sum(-(-(begin + row_bytes) // 32) * 32 for begin in begins) / len(begins)
+
+
+def timings(quick: bool, bandwidth: float, clock: Clock) -> Iterator[dict[str, Any]]:
+    nbytes = (256 << 20) if quick else (4 << 30)
+    lookups, bags, repeats = (1 << 17, 1 << 13, 10) if quick else (1 << 20, 1 << 16, 30)
+    for name, config in TIMED:
+        table, row_bytes = big_table(name, config, nbytes)
+        in_sectors = sum(sectors(spec.row_nbytes) for spec in table._stored.specs if spec.partition == "rows")
+        with table.to("cuda") as gpu:
+            n = table.num_embeddings
+            for what, count, out_rows, dtype in (
+                ("lookup", lookups, lookups, "float32"),
+                ("lookup", lookups, lookups, "float16"),
+                ("bag", bags * LENGTH, bags, "float32"),
+            ):
+                sets = [clock.ids(count, n, seed) for seed in range(3)]
+                out = clock.empty((out_rows, DIM), dtype)
+                if what == "bag":
+                    sets = [ids.reshape(bags, LENGTH) for ids in sets]
+                    calls = [lambda ids=ids, out=out: gpu.bag(ids, out=out) for ids in sets]
+                else:
+                    calls = [lambda ids=ids, out=out: gpu.lookup(ids, out=out) for ids in sets]
+                seconds = clock.seconds(calls, repeats)
+                width = 4 if dtype == "float32" else 2
+                fixed = count * 8 + out_rows * DIM * width
+                moved = fixed + count * row_bytes
+                yield {
+                    "method": name, "config": config, "what": what, "out": dtype, "rows": n, "ids": count,
+                    "table_bytes": n * row_bytes, "seconds": seconds, "bytes": moved,
+                    "bytes_in_sectors": fixed + count * in_sectors, "ids_per_second": count / seconds,
+                    "bytes_per_second": moved / seconds, "of_copy": moved / seconds / bandwidth,
+                    "of_copy_in_sectors": (fixed + count * in_sectors) / seconds / bandwidth,
+                }  # fmt: skip
+            gpu.synchronize()
+
+
+def beside_torch(quick: bool, clock: Clock) -> dict[str, Any] | None:
+    """int8 bags and PyTorch's of float32 and float16 weights, on the same ids; None without PyTorch."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    if not torch.cuda.is_available():
+        return None
+    rows, bags, repeats = (1 << 19, 1 << 13, 10) if quick else (1 << 24, 1 << 16, 30)
+    table, _ = big_table("int8", {}, rows * 132)
+    n = table.num_embeddings
+    sets = [torch.randint(0, n, (bags, LENGTH), device="cuda") for _ in range(3)]
+    found: dict[str, Any] = {"rows": n, "bags": bags, "length": LENGTH}
+    timer = Clock.__new__(Clock)
+    timer.cupy, timer.torch = None, torch
+    with table.to("cuda") as gpu:
+        out = torch.empty((bags, DIM), device="cuda")
+        found["int8"] = timer.seconds([lambda ids=ids: gpu.bag(ids, out=out) for ids in sets], repeats)
+    pool = torch.nn.functional.embedding_bag
+    for name in ("float32", "float16"):
+        weight = torch.randn((n, DIM), device="cuda").to(getattr(torch, name))
+        found[name] = timer.seconds([lambda ids=ids, w=weight: pool(ids, w, mode="sum") for ids in sets], repeats)
+        found[f"times_{name}"] = found[name] / found["int8"]
+        del weight
+    return found
+
+
+def sanitized() -> None:
+    """The small set that compute-sanitizer watches: every method and every way to call it, once."""
+    from pair import Pair
+
+    from embstore import registry
+    from embstore.cuda import driver
+
+    for name in driver.extension().methods():
+        for rows, dim in ((37, 20), (64, 129)):
+            pair = Pair(driver.Driver(), registry.get(name)(), rows, dim)
+            pair.check()
+            pair.lookup([rows, -1, 3])
+            assert pair.fault == [1, 0, rows]
+            pair.close()
+    print("sanitized set: done")
+
+
+def table_of_results(result: dict[str, Any]) -> list[str]:
+    """What is printed last and written to gpu_check.txt."""
+    device, lines = result["device"], []
+    lines.append(f"{device['name']}, copies {result['copy_bytes_per_second'] / 1e9:.0f} GB/s, {result['date']}")
+    for name, step in result["steps"].items():
+        lines.append(f"{name}: {'well' if step['status'] == 0 else 'FAILED, see the JSON'} ({step['seconds']} s)")
+    lines.append(
+        f"{'method':<28}{'call':<18}{'Mids/s':>9}{'GB/s':>8}{'of copy':>9}{'by sectors':>12}   goal {GOAL:.0%} of copy"
+    )
+    for row in result["timings"]:
+        label = row["method"] + "".join(f" {k}={v}" for k, v in row["config"].items())
+        aimed = row["method"] in AIMED and not row["config"] and (row["what"] == "bag" or row["out"] == "float32")
+        verdict = ("reached" if row["of_copy"] >= GOAL else "missed") if aimed else ""
+        lines.append(
+            f"{label:<28}{row['what'] + ' ' + row['out']:<18}{row['ids_per_second'] / 1e6:>9.0f}"
+            f"{row['bytes_per_second'] / 1e9:>8.0f}{row['of_copy']:>9.0%}{row['of_copy_in_sectors']:>12.0%}   {verdict}"
+        )
+    torch = result["beside_torch"]
+    if torch is not None:
+        lines.append(
+            f"int8 bags: {torch['times_float32']:.2f} x torch's float32 (goal 2.5), {torch['times_float16']:.2f} x its "
+            f"float16 (goal 1.3)"
+        )
+    return lines
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.gpu_check", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small tables: to see that it runs, not to quote")
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "gpu_check", help="where results and logs go")
+    parser.add_argument("--no-build", action="store_true", help="take the extensions as they are")
+    parser.add_argument("--sanitized", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    sys.path[:0] = [str(ROOT / "tests" / "cuda"), str(ROOT / "tests"), str(ROOT / "tests" / "nn"), str(ROOT)]
+    if given.sanitized:
+        sanitized()
+        return 0
+    if shutil.which("nvidia-smi") is None and not Path("/dev/nvidiactl").exists():
+        print("gpu_check needs a machine with a CUDA device, found none; run it on one", file=sys.stderr)
+        return 2
+    given.out.mkdir(parents=True, exist_ok=True)
+    steps: dict[str, Any] = {}
+    if not given.no_build:
+        os.environ["EMBSTORE_CUDA"] = "on"
+        steps["build"] = run([sys.executable, "setup.py", "build_ext", "--inplace"], given.out / "build.log", 580)
+        if steps["build"]["status"]:
+            print(*steps["build"]["tail"], sep="\n")
+            return 1
+    from pair import why_no_device
+
+    from embstore.cuda.driver import Driver
+
+    why = why_no_device()
+    if why is not None:
+        print(f"gpu_check found no device to check: {why}", file=sys.stderr)
+        return 2
+    tests = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "tests/cuda"]
+    steps["tests"] = run(tests, given.out / "tests.log", 560)
+    sanitizer = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path="/usr/local/cuda/bin")
+    if sanitizer is not None:
+        check = [sys.executable, "-m", "bench.gpu_check", "--sanitized"]
+        for tool in ("memcheck", "racecheck"):
+            command = [sanitizer, "--tool", tool, "--error-exitcode", "9", *check]
+            steps[tool] = run(command, given.out / f"{tool}.log", 300)
+    clock = Clock()
+    bandwidth = clock.copy_bandwidth((256 << 20) if given.quick else (4 << 30))
+    result = {
+        "date": time.strftime("%Y-%m-%d"),
+        "device": Driver().facts(0),
+        "quick": given.quick,
+        "copy_bytes_per_second": bandwidth,
+        "steps": steps,
+        "timings": list(timings(given.quick, bandwidth, clock)),
+        "beside_torch": beside_torch(given.quick, clock),
+    }
+    lines = table_of_results(result)
+    (given.out / "gpu_check.json").write_text(json.dumps(result, indent=1) + "\n")
+    (given.out / "gpu_check.txt").write_text("\n".join(lines) + "\n")
+    print(*lines, sep="\n")
+    return 1 if any(step["status"] for step in steps.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

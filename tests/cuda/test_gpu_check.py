@@ -1,0 +1,96 @@
+"""`bench/gpu_check.py` as far as it goes without a GPU, with the host in place of the device."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pair import why_no_device
+
+from embstore.cuda import driver
+
+if not driver.built():
+    pytest.skip("embstore._cuda was not built: nvcc was not found, or EMBSTORE_CUDA=off", allow_module_level=True)
+
+from host import HostDriver
+
+import embstore.cuda.table
+from bench import gpu_check
+from embstore.cuda.array import DeviceArray
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.skipif(why_no_device() is None, reason="this machine has a GPU")
+def test_without_a_gpu_it_says_so() -> None:
+    for command in (["-m", "bench.gpu_check"], ["bench/gpu_check.py", "--no-build"]):
+        done = subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=ROOT)
+        assert done.returncode == 2
+        assert done.stderr.strip() == "gpu_check needs a machine with a CUDA device, found none; run it on one"
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> HostDriver:
+    found = HostDriver()
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    for module in (embstore.cuda.table, driver):
+        monkeypatch.setattr(module, "Driver", lambda: found)
+    return found
+
+
+class FakeClock:
+    """Calls everything once, and takes a millisecond for it."""
+
+    def __init__(self, host: HostDriver) -> None:
+        self.host = host
+
+    def ids(self, n: int, below: int, seed: int) -> Any:
+        return np.random.default_rng(seed).integers(0, below, n)
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
+        return DeviceArray(self.host, 0, shape, dtype, 0)
+
+    def seconds(self, calls: list[Any], repeats: int) -> float:
+        calls[0]()
+        return 1e-3
+
+
+def test_every_kernel_is_timed(host: HostDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_check, "LENGTH", 2)
+    encoded = gpu_check.big_table
+    monkeypatch.setattr(gpu_check, "TIMED", [("int8", {}), ("nf4", {}), ("int4", {"block_size": 64})])
+    monkeypatch.setattr(gpu_check, "big_table", lambda name, config, nbytes: encoded(name, config, 1))
+    rows = list(gpu_check.timings(True, 1e9, FakeClock(host)))
+    assert [(r["method"], r["what"], r["out"]) for r in rows[:3]] == [
+        ("int8", "lookup", "float32"), ("int8", "lookup", "float16"), ("int8", "bag", "float32"),
+    ]  # fmt: skip
+    first = rows[0]
+    assert first["bytes"] == first["ids"] * (8 + 132 + 512)
+    assert first["bytes_in_sectors"] == first["ids"] * (8 + 160 + 512)
+    assert first["of_copy"] == pytest.approx(first["bytes"] / 1e-3 / 1e9)
+    assert host.held == {}
+    step = {"status": 0, "seconds": 1.0}
+    result = {
+        "device": {"name": "X"}, "copy_bytes_per_second": 1e9, "date": "2026-01-01", "timings": rows,
+        "steps": {"tests": step, "memcheck": step | {"status": 9}},
+        "beside_torch": {"times_float32": 3.0, "times_float16": 1.5},
+    }  # fmt: skip
+    lines = gpu_check.table_of_results(result)
+    assert "memcheck: FAILED, see the JSON (1.0 s)" in lines
+    assert lines[-1] == "int8 bags: 3.00 x torch's float32 (goal 2.5), 1.50 x its float16 (goal 1.3)"
+    assert sum("reached" in line for line in lines) == 4
+
+
+def test_the_set_for_the_sanitizer(host: HostDriver, capsys: pytest.CaptureFixture[str]) -> None:
+    gpu_check.sanitized()
+    assert capsys.readouterr().out == "sanitized set: done\n"
+
+
+def test_sectors() -> None:
+    assert [gpu_check.sectors(n) for n in (32, 128, 4, 2, 64)] == [32, 128, 32, 32, 64]
+    assert gpu_check.sectors(132) == 160
+    assert gpu_check.sectors(31) == (32 * 2 + 64 * 30) / 32
