@@ -54,6 +54,9 @@ class Bound(Protocol):
         self, ids: int, wide: bool, n: int, offsets: int, offsets_wide: bool, num_offsets: int, bags: int, length: int,
         weights: int, mode: int, out: int, half: bool, fault: int, stream: int,
     ) -> None: ...  # fmt: skip
+    def undo_after(
+        self, id: str, config: dict[str, Any], row_dim: int, shared: dict[str, tuple[Bytes, int]]
+    ) -> None: ...
 
 
 def _refusals(call: Callable[P, R]) -> Callable[P, R]:
