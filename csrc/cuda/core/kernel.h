@@ -70,8 +70,8 @@ struct LookupCall {
 };
 
 // Bag b pools ids[offsets[b] .. offsets[b + 1]), the last up to n where it has no end; without offsets it has the ids
-// from b * length on. An empty bag is zero. weights may be null. A call may be for some bags only: `bags` of them behind
-// `position` others, which out does not have.
+// from b * length on. An empty bag is zero. weights may be null. A call may be for some bags only: `bags` of them
+// behind `position` others, which out does not have.
 struct BagCall {
   Integers ids;
   int64_t n = 0;

@@ -1,8 +1,7 @@
-#include "cuda/core/transform.h"
-
 #include <algorithm>
 #include <new>
 
+#include "cuda/core/transform.h"
 #include "cuda/skeletons/map.cuh"
 #include "cuda/skeletons/row_decode.cuh"
 
@@ -88,9 +87,8 @@ struct PoolTask {
         out(c.out, int(dim), c.half),
         groups(int(dim), 4) {}
   int64_t blocks(const Target&) const {
-    // As many bags as there are ids have some, and a call in one chunk has all bags.
-    const bool whole = first == 0 && last == call.n;
-    const int64_t bags = whole ? call.bags : smaller(call.bags, last - first);
+    // The first chunk looks at all bags, for empty and wrong ones; of others no more have ids than there are ids.
+    const int64_t bags = first == 0 ? call.bags : smaller(call.bags, last - first);
     return smaller<int64_t>((bags + groups.count - 1) / groups.count, INT32_MAX);
   }
   int64_t shared_bytes() const { return 0; }
@@ -101,7 +99,7 @@ struct PoolTask {
     if (group >= groups.count) return;
     for (int64_t b = first_bag() + grid.block * groups.count + group; b < call.bags; b += grid.blocks * groups.count) {
       const Bounds bag = bounds_of(call, b, first == 0 && lane == 0);
-      if (bag.begin >= last && bag.end > bag.begin) return;  // and so do those behind it
+      if (first > 0 && bag.begin >= last) return;  // and so do those behind it
       for (int j = lane * 4; j < out.dim; j += groups.lanes * 4) pool(b, bag, j);
     }
   }
@@ -144,7 +142,7 @@ struct PoolTask {
           sum[k] = call.weights == nullptr ? sum[k] + v : sum[k] + v * weight;
       }
     }
-    if (to < bag.end) {
+    if (!is_empty && to < bag.end) {
 #pragma unroll
       for (int k = 0; k < 4; ++k)
         if (j + k < out.dim) sums[b * out.dim + j + k] = sum[k];
@@ -253,7 +251,7 @@ void MappedKernel::lookup(const LookupCall& call, const Target& target) const {
 void MappedKernel::bag(const BagCall& call, const Target& target) const {
   if (maps_.empty()) return inner_->bag(call, target);
   if (call.bags == 0) return;
-  linear_ && call.mode != BagMode::kMax ? bag_codes(call, target) : bag_rows(call, target);
+  linear_&& call.mode != BagMode::kMax ? bag_codes(call, target) : bag_rows(call, target);
 }
 
 // Codes are pooled, and their bags mapped.

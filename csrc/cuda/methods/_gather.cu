@@ -1,5 +1,4 @@
 #include "cuda/methods/_gather.cuh"
-
 #include "cuda/methods/_integers.cuh"
 #include "cuda/methods/_table_rows.cuh"
 #include "cuda/skeletons/row_decode.cuh"
@@ -58,8 +57,7 @@ struct Gather : NoTable {
   EMBSTORE_HD int64_t row_of(int64_t id) const {
     if (Own || plan.address == Address::kRemainder) return modulo(id, plan.rows);
     if (plan.address == Address::kHash) return reduce(scramble(id, plan.seed), plan.rows);
-    if (plan.address == Address::kMap)
-      return smaller<int64_t>(read<uint32_t>(plan.where + 4 * id), plan.rows - 1);
+    if (plan.address == Address::kMap) return smaller<int64_t>(read<uint32_t>(plan.where + 4 * id), plan.rows - 1);
     const int64_t found = plan.address == Address::kHotIds32 ? search<uint32_t>(id) : search<uint64_t>(id);
     return found >= 0 ? found : plan.hot + reduce(scramble(id, plan.seed), plan.rows - plan.hot);
   }

@@ -10,7 +10,7 @@ struct GatherPlan {
   Address address = Address::kRemainder;
   int64_t rows = 1;  // of the table; those from `hot` on are shared by the ids that are not hot
   int64_t hot = 0, seed = 0;
-  const uint8_t* where = nullptr;                   // a row number for each id, or the hot ids, ascending
+  const uint8_t* where = nullptr;  // a row number for each id, or the hot ids, ascending
   // What each id has of its own, null for none; rows with weights are found by remainders.
   const float *weight = nullptr, *bias = nullptr;
 };

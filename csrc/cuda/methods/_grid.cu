@@ -1,5 +1,4 @@
 #include "cuda/methods/_grid.cuh"
-
 #include "cuda/methods/_shared.cuh"
 #include "cuda/skeletons/row_decode.cuh"
 

@@ -1,5 +1,4 @@
 #include "cuda/methods/_mlp.cuh"
-
 #include "cuda/methods/_shared.cuh"
 #include "cuda/skeletons/map.cuh"
 
@@ -57,7 +56,7 @@ struct Layer {
     for (int k = 0; k < depth; k += 128) {
       float part[kRows][4] = {};
       task.over(first, count, j, k, smaller(depth, k + 128),
-                [&](int, const float(&value)[kRows], const float(&weight)[4]) {
+                [&](int, const float (&value)[kRows], const float (&weight)[4]) {
 #pragma unroll
                   for (int r = 0; r < kRows; ++r)
 #pragma unroll
@@ -97,8 +96,8 @@ std::unique_ptr<Map> layer_map(const Table& t, int64_t number, int64_t inputs, i
   const std::string name = std::to_string(number);
   const float* weight = shared_items<float>(t, "weight" + name, inputs * outputs);
   const float* bias = shared_items<float>(t, "bias" + name, outputs);
-  const Layer layer{int(inputs), int(outputs), alignment(weight, 4 * outputs), weight, bias, activate, int(features),
-                    int(residual)};
+  const Layer layer{int(inputs),   int(outputs), alignment(weight, 4 * outputs), weight, bias, activate,
+                    int(features), int(residual)};
   return std::make_unique<TaskMap<Layer, ProductTask>>(layer);
 }
 

@@ -53,7 +53,8 @@ struct Dedup : NoTable {
       const uint8_t* from = block(at, c);
       if (from == nullptr) return {};
       // A block's last values may be followed by those of another, of columns that the row does not have.
-      return read_four(from + int64_t(into) * stored_bytes(kind), kind, block_dims % V == 0 ? align : stored_bytes(kind));
+      return read_four(from + int64_t(into) * stored_bytes(kind), kind,
+                       block_dims % V == 0 ? align : stored_bytes(kind));
     }
     FourStored four = {};
 #pragma unroll

@@ -44,9 +44,7 @@ struct Hashes : NoTable {
   EMBSTORE_HD uint64_t hashed(int64_t id, int j) const {
     return (uint64_t(id) * (scramble(2 * int64_t(j), seed) | 1) + scramble(2 * int64_t(j) + 1, seed)) >> 40;
   }
-  EMBSTORE_HD static float uniform(uint64_t h) {
-    return float(int32_t(2 * h + 1) - (1 << 24)) * (1.0f / (1 << 24));
-  }
+  EMBSTORE_HD static float uniform(uint64_t h) { return float(int32_t(2 * h + 1) - (1 << 24)) * (1.0f / (1 << 24)); }
   // In doubles, whose last bits a device's functions may give otherwise than the host's: floats seldom show it.
   EMBSTORE_HD static void pair(uint64_t h, uint64_t g, float& a, float& b) {
     const double u = double(2 * h + 1) / (1 << 25), turns = double(2 * g + 1) / (1 << 25);

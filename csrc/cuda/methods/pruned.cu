@@ -78,8 +78,7 @@ struct Bitmap : Kept {
   int64_t mask_bytes;
   int align;
 
-  explicit Bitmap(const Table& t)
-      : Kept(t), masks(t.rows.at("mask").data), mask_bytes(t.rows.at("mask").row_bytes) {
+  explicit Bitmap(const Table& t) : Kept(t), masks(t.rows.at("mask").data), mask_bytes(t.rows.at("mask").row_bytes) {
     align = alignment(masks, mask_bytes);
   }
 
@@ -185,7 +184,9 @@ struct Listed : Kept {
   }
 
  private:
-  EMBSTORE_HD int64_t item(uint64_t k) const { return int64_t(read_unsigned(list + int64_t(k) * item_bytes, item_bytes)); }
+  EMBSTORE_HD int64_t item(uint64_t k) const {
+    return int64_t(read_unsigned(list + int64_t(k) * item_bytes, item_bytes));
+  }
 };
 
 std::unique_ptr<Kernel> kernel(const Table& t) {

@@ -49,7 +49,8 @@ struct Robe : NoTable {
     static_assert(V == 4);
     const int c = j / chunk, into = j - c * chunk;
     const int64_t from = start(at, c) + into;
-    if (into + V <= chunk && from + V <= size) return read_four(pool + from * stored_bytes(kind), kind, stored_bytes(kind));
+    if (into + V <= chunk && from + V <= size)
+      return read_four(pool + from * stored_bytes(kind), kind, stored_bytes(kind));
     FourStored four = {};
 #pragma unroll
     for (int k = 0; k < V; ++k)

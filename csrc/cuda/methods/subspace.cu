@@ -51,7 +51,8 @@ struct Subspace {
     for (int p = thread; !clusters && p < count; p += threads) {
       constexpr int64_t kMore = int64_t(1) << 62;  // than ids go up to
       int64_t power = 1;
-      for (int q = p + 1; q < count && power < kMore && base > 1; ++q) power = power > kMore / base ? kMore : power * base;
+      for (int q = p + 1; q < count && power < kMore && base > 1; ++q)
+        power = power > kMore / base ? kMore : power * base;
       reinterpret_cast<int64_t*>(to)[p] = power;
     }
   }
@@ -86,9 +87,7 @@ struct Subspace {
 
  private:
   // Part p has the columns from floor(p * dim / count) on.
-  EMBSTORE_HD int part_of(int j) const {
-    return int(quotient(int64_t(j + 1) * count - 1, dim));
-  }
+  EMBSTORE_HD int part_of(int j) const { return int(quotient(int64_t(j + 1) * count - 1, dim)); }
   // Where column j of a row lies, in part p. A code of a damaged file that is beyond the entries stands for the first.
   EMBSTORE_HD const float* entry(const Place& at, int p, int j) const {
     if (!clusters) return entries + modulo(quotient(at.id, powers[p]), base) * dim + j;

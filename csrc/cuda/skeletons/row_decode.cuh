@@ -165,7 +165,7 @@ struct Output {
 template <class F>
 struct LookupTask {
   static constexpr int kThreads = cuda::kThreads, kBlocks = 4;
-  static constexpr int kColumns = 4;   // 16 bytes of floats to store
+  static constexpr int kColumns = 4;  // 16 bytes of floats to store
   static constexpr int kInFlight = RowsInFlight<F>::of(4);
   F f;
   LookupCall call;

@@ -13,11 +13,7 @@ struct Affine {
   const float *matrix, *mean;  // mean: null for none
 
   Affine(int64_t in_dim, int64_t out_dim, const float* lines, const float* constant)
-      : depth(int(in_dim)),
-        width(int(out_dim)),
-        align(alignment(lines, 4 * out_dim)),
-        matrix(lines),
-        mean(constant) {}
+      : depth(int(in_dim)), width(int(out_dim)), align(alignment(lines, 4 * out_dim)), matrix(lines), mean(constant) {}
 
   template <class Task>
   EMBSTORE_HD void sum(const Task& task, int64_t first, int count, const int* spans, int j,
@@ -31,7 +27,7 @@ struct Affine {
 #pragma unroll
       for (int c = 0; c < 4; ++c) sums[r][c] = Spans && from[r] == to[r] ? 0.0f : -0.0f;
     }
-    task.over(first, count, j, begin, end, [&](int k, const float(&value)[kRows], const float(&weight)[4]) {
+    task.over(first, count, j, begin, end, [&](int k, const float (&value)[kRows], const float (&weight)[4]) {
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
         if (Spans && (k < from[r] || k >= to[r])) continue;
