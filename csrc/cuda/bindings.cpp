@@ -6,6 +6,7 @@
 
 #include "cuda/core/device.h"
 #include "cuda/core/kernel.h"
+#include "cuda/core/transform.h"
 #include "cuda/search/search.h"
 
 namespace nb = nanobind;
@@ -34,16 +35,28 @@ Params params_of(const nb::dict& config) {
   return params;
 }
 
+// Names to (bytes on the host, address).
+std::map<std::string, cuda::Shared> shared_of(const nb::dict& arrays) {
+  std::map<std::string, cuda::Shared> shared;
+  for (auto [name, value] : arrays) {
+    const auto pair = nb::cast<nb::tuple>(value);
+    const auto host = nb::cast<HostBytes>(pair[0]);
+    shared[nb::cast<std::string>(name)] = {pointer<uint8_t>(nb::cast<uint64_t>(pair[1])), host.data(),
+                                           int64_t(host.size())};
+  }
+  return shared;
+}
+
 // A method's kernel bound to arrays at fixed addresses; whoever made it keeps them there. Device -1 is the host. Not
 // named as that of _native is: nanobind tells types of its extensions apart by name.
 class DeviceTable {
  public:
   DeviceTable(const std::string& method, const nb::dict& config, int64_t num_embeddings, int64_t embedding_dim,
               const nb::dict& rows, const nb::dict& shared, int device)
-      : device_(device) {
+      : device_(device), num_embeddings_(num_embeddings), dim_(embedding_dim) {
     cuda::Table table;
-    table.num_embeddings = num_embeddings_ = num_embeddings;
-    table.embedding_dim = dim_ = embedding_dim;
+    table.num_embeddings = num_embeddings;
+    table.embedding_dim = embedding_dim;
     table.params = params_of(config);
     if (embedding_dim < 1 || embedding_dim > INT32_MAX / 64) throw nb::value_error("rows are too wide for a device");
     for (auto [name, value] : rows) {
@@ -51,15 +64,25 @@ class DeviceTable {
       table.rows[nb::cast<std::string>(name)] = {pointer<uint8_t>(nb::cast<uint64_t>(pair[1])),
                                                  nb::cast<int64_t>(pair[0])};
     }
-    for (auto [name, value] : shared) {
-      const auto pair = nb::cast<nb::tuple>(value);  // (bytes on the host, address)
-      const auto host = nb::cast<HostBytes>(pair[0]);
-      table.shared[nb::cast<std::string>(name)] = {pointer<uint8_t>(nb::cast<uint64_t>(pair[1])), host.data(),
-                                                   int64_t(host.size())};
-    }
+    table.shared = shared_of(shared);
     const auto factory = cuda::find_method(method);
     if (factory == nullptr) throw nb::key_error(method.c_str());
     kernel_ = factory(table);
+  }
+
+  // The next transform to undo; its codes are the rows so far.
+  void undo_after(const std::string& id, const nb::dict& config, int64_t row_dim, const nb::dict& shared) {
+    const auto factory = cuda::find_transform(id);
+    if (factory == nullptr) throw nb::key_error(id.c_str());
+    if (row_dim < 1 || row_dim > INT32_MAX / 64) throw nb::value_error("rows are too wide for a device");
+    auto map = factory({dim_, row_dim, params_of(config), shared_of(shared)});
+    if (mapped_ == nullptr) {
+      auto mapped = std::make_unique<cuda::MappedKernel>(std::move(kernel_), num_embeddings_, dim_, true);
+      mapped_ = mapped.get();
+      kernel_ = std::move(mapped);
+    }
+    mapped_->append(std::move(map), row_dim);
+    dim_ = row_dim;
   }
 
   void lookup(uint64_t ids, bool wide, int64_t n, uint64_t out, bool half, uint64_t fault, uint64_t stream) const {
@@ -123,8 +146,9 @@ class DeviceTable {
 
  private:
   int device_;
-  int64_t num_embeddings_ = 0, dim_ = 0;
+  int64_t num_embeddings_, dim_;
   std::unique_ptr<cuda::Kernel> kernel_;
+  cuda::MappedKernel* mapped_ = nullptr;  // kernel_, where transforms follow the method
 };
 
 nb::dict found() {
@@ -190,6 +214,8 @@ NB_MODULE(_cuda, m) {
       .def(nb::init<const std::string&, const nb::dict&, int64_t, int64_t, const nb::dict&, const nb::dict&, int>(),
            nb::arg("method"), nb::arg("config"), nb::arg("num_embeddings"), nb::arg("embedding_dim"), nb::arg("rows"),
            nb::arg("shared"), nb::arg("device"))
+      .def("undo_after", &DeviceTable::undo_after, nb::arg("id"), nb::arg("config"), nb::arg("row_dim"),
+           nb::arg("shared"))
       .def("lookup", &DeviceTable::lookup, nb::arg("ids"), nb::arg("wide"), nb::arg("n"), nb::arg("out"),
            nb::arg("half"), nb::arg("fault"), nb::arg("stream"))
       .def("bag", &DeviceTable::bag, nb::arg("ids"), nb::arg("wide"), nb::arg("n"), nb::arg("offsets"),
@@ -213,6 +239,7 @@ NB_MODULE(_cuda, m) {
       .def("finish", &cuda::Uploader::finish, nb::call_guard<nb::gil_scoped_release>());
   m.def("methods", &cuda::methods);
   m.def("has_kernel", [](const std::string& method) { return cuda::find_method(method) != nullptr; });
+  m.def("has_transform", [](const std::string& id) { return cuda::find_transform(id) != nullptr; });
   m.def("found", &found);
   m.def("facts", &facts);
   m.def("device_of", [](uint64_t at) { return cuda::device_of(pointer<const void>(at)); });

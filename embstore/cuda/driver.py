@@ -58,6 +58,9 @@ class Bound(Protocol):
         self, queries: int, count: int, k: int, metric: int, allowed: int, room: int, first: bool, scores: int,
         ids: int, stream: int,
     ) -> None: ...  # fmt: skip
+    def undo_after(
+        self, id: str, config: dict[str, Any], row_dim: int, shared: dict[str, tuple[Bytes, int]]
+    ) -> None: ...
 
 
 def _refusals(call: Callable[P, R]) -> Callable[P, R]:

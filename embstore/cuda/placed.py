@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ..arrays import Arrays, TableShape
 from ..encoding import flat
 from ..method import Method
+from ..pipeline import Pipeline
 from . import driver as _driver
 from .driver import Bound, Bytes, Driver
 
@@ -36,12 +37,26 @@ class Placed:
         self._memory: list[int] = []
         self.nbytes = 0
         try:
-            self.bound = self._bind(method, shape, shards, {**shared, **method.constants(shared)})
+            self.bound = self._bind(method, shape, shards, shared)
         except BaseException:
             self.close()
             raise
 
     def _bind(
+        self, method: Method, shape: TableShape, shards: Sequence[Arrays], shared: Mapping[str, npt.NDArray[Any]]
+    ) -> Bound:
+        if not isinstance(method, Pipeline):
+            return self._bind_method(method, shape, shards, shared)
+        code_shape = method.code_shape(shape)
+        own = {spec.name for spec in method.method.layout(code_shape)}
+        bound = self._bind_method(method.method, code_shape, shards, {k: v for k, v in shared.items() if k in own})
+        dims = method.dims(shape.embedding_dim)
+        for i, transform in reversed(list(enumerate(method.transforms))):
+            arrays = self._place({k: flat(v) for k, v in method.shared_of(shared, i).items()})
+            bound.undo_after(transform.id, transform.config(), transform.row_dim(dims[i]), arrays)
+        return bound
+
+    def _bind_method(
         self, method: Method, shape: TableShape, shards: Sequence[Arrays], shared: Mapping[str, npt.NDArray[Any]]
     ) -> Bound:
         rows: dict[str, tuple[int, int]] = {}
@@ -56,12 +71,19 @@ class Placed:
                 array = flat(shard[spec.name])
                 parts.append((address, array))
                 address += array.nbytes
-        on_host = {name: flat(array) for name, array in shared.items()}
-        placed = {name: (array, self._take(array.nbytes)) for name, array in on_host.items()}
-        parts += [(address, array) for array, address in placed.values()]
-        self._driver.upload(self.device, [part for part in parts if part[1].nbytes])
+        self._upload(parts)
+        placed = self._place({k: flat(v) for k, v in {**shared, **method.constants(shared)}.items()})
         size = (shape.num_embeddings, shape.embedding_dim)
         return self._driver.bind(method.id, method.config(), size, rows, placed, self.device)
+
+    def _place(self, arrays: Mapping[str, Bytes]) -> dict[str, tuple[Bytes, int]]:
+        """Shared arrays on the device: (bytes on the host, address)."""
+        placed = {name: (array, self._take(array.nbytes)) for name, array in arrays.items()}
+        self._upload([(address, array) for array, address in placed.values()])
+        return placed
+
+    def _upload(self, parts: list[tuple[int, Bytes]]) -> None:
+        self._driver.upload(self.device, [part for part in parts if part[1].nbytes])
 
     def _take(self, nbytes: int) -> int:
         address = self._driver.allocate(self.device, nbytes + PADDING)
@@ -78,6 +100,11 @@ class Placed:
 def has_kernel(method_id: str) -> bool:
     """Whether lookups of a method run on a device."""
     return bool(_driver.extension().has_kernel(method_id))
+
+
+def has_transform(transform_id: str) -> bool:
+    """Whether a transform is undone on a device."""
+    return bool(_driver.extension().has_transform(transform_id))
 
 
 def fault_bytes() -> Bytes:

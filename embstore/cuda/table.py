@@ -15,7 +15,7 @@ from . import interop
 from .call import Call
 from .driver import Driver
 from .interop import View
-from .placed import Placed, fault_bytes, has_kernel
+from .placed import Placed, fault_bytes, has_kernel, has_transform
 from .search import search
 
 if TYPE_CHECKING:
@@ -42,14 +42,15 @@ class GpuTable:
 
     def __init__(self, table: Table, device: int, driver: Driver) -> None:
         method = table._method
-        if isinstance(method, Pipeline):
-            names = ", ".join(t.id for t in method.transforms)
-            raise ConfigError(
-                f"a table on a GPU must have no transforms, found {names}; stay on the host or compress without"
-            )
         if not has_kernel(method.id):
             raise ConfigError(
                 f"a table on a GPU needs a CUDA kernel, found none for {method.id!r}; look up on the host"
+            )
+        lost = [t.id for t in method.transforms if not has_transform(t.id)] if isinstance(method, Pipeline) else []
+        if lost:
+            raise ConfigError(
+                f"a table on a GPU needs CUDA kernels for its transforms, found none for {', '.join(lost)}; look up on "
+                "the host"
             )
         driver.check(device)
         stored = table._stored

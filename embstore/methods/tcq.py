@@ -149,7 +149,9 @@ class TCQ(RowMethod):
         out += affine[:, 1]
 
     def constants(self, shared: Shared) -> Named:
-        return {"table": shared["levels"].astype(np.float32)}
+        """The levels as kernels read them; where the window of each value ends, which a GPU cannot add up by column."""
+        ends = np.cumsum(shared["bits"], dtype=np.uint32)
+        return {"table": shared["levels"].astype(np.float32), "ends": ends}
 
 
 def allocate(variance: npt.NDArray[np.float64], total: int, most: int) -> Bits:

@@ -301,10 +301,12 @@ def test_devices_are_named_as_elsewhere(table: embstore.Table, host: HostDriver)
             to_device(table, wrong, host)
 
 
-def test_what_has_no_kernel_is_refused(tmp_path: Path, host: HostDriver) -> None:
-    rows = np.random.default_rng(0).standard_normal((50, 8)).astype(np.float32)
-    with pytest.raises(errors.ConfigError, match="no transforms, found center"):
-        to_device(embstore.compress(rows, tmp_path / "a", "center,int8"), "cuda", host)
+def test_what_has_no_kernel_is_refused(
+    table: embstore.Table, host: HostDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("embstore.cuda.table.has_kernel", lambda name: False)
+    with pytest.raises(errors.ConfigError, match="needs a CUDA kernel, found none for 'int8'"):
+        to_device(table, "cuda", host)
 
 
 FOUND = {"devices": 0, "driver": 0, "runtime": 13000, "code": 35, "what": "no"}

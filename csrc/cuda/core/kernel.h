@@ -58,22 +58,25 @@ struct Fault {
   int64_t value = 0;
 };
 
-// out: n x embedding_dim floats, or IEEE half floats. The row of an id out of range stays as it is. Without ids, they
-// are first, first + stride, ….
+// out: n x embedding_dim floats, or IEEE half floats. The row of an id out of range stays as it is, and its fault tells
+// its place among the ids behind `position` others. Without ids, they are first, first + stride, ….
 struct LookupCall {
   Integers ids;
   int64_t first = 0, stride = 1;
   int64_t n = 0;
+  int64_t position = 0;
   void* out = nullptr;
   bool half = false;
   Fault* fault = nullptr;
 };
 
 // Bag b pools ids[offsets[b] .. offsets[b + 1]), the last up to n where it has no end; without offsets it has the ids
-// from b * length on. An empty bag is zero. weights may be null.
+// from b * length on. An empty bag is zero. weights may be null. A call may be for some bags only: `bags` of them
+// behind `position` others, which out does not have.
 struct BagCall {
   Integers ids;
   int64_t n = 0;
+  int64_t position = 0;
   Integers offsets;
   int64_t num_offsets = 0;
   int64_t bags = 0;

@@ -8,8 +8,9 @@
 namespace embstore::cuda {
 
 // `count` items, or any number for -1: where kernels read them.
-template <class T>
-const T* shared_items(const Table& t, const std::string& name, int64_t count) {
+// From: a Table, or what else has `shared`.
+template <class T, class From>
+const T* shared_items(const From& t, const std::string& name, int64_t count) {
   const auto at = t.shared.find(name);
   if (at == t.shared.end() || at->second.nbytes % int64_t(sizeof(T)) != 0 ||
       (count >= 0 && at->second.nbytes != count * int64_t(sizeof(T))))
@@ -18,8 +19,8 @@ const T* shared_items(const Table& t, const std::string& name, int64_t count) {
 }
 
 // The same where the constructor of a functor reads them.
-template <class T>
-const T* host_items(const Table& t, const std::string& name, int64_t count) {
+template <class T, class From>
+const T* host_items(const From& t, const std::string& name, int64_t count) {
   shared_items<T>(t, name, count);
   return reinterpret_cast<const T*>(t.shared.at(name).host);
 }

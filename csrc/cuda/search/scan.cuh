@@ -8,14 +8,6 @@ namespace embstore::cuda {
 
 inline constexpr int kGroup = 16;  // queries scored at a time
 
-EMBSTORE_HD float mul_add(float a, float b, float c) {
-#if defined(__CUDA_ARCH__)
-  return __fmaf_rn(a, b, c);
-#else
-  return a * b + c;
-#endif
-}
-
 EMBSTORE_HD float root(float x) {
 #if defined(__CUDA_ARCH__)
   return __fsqrt_rn(x);

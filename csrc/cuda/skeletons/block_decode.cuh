@@ -64,7 +64,7 @@ struct StagedLookup {
       const int r = at / width, k = at - r * width;
       const int64_t id = id_at(call, first + r);
       if (uint64_t(id) >= uint64_t(limit)) {
-        if (stage == 0 && k == 0) report(call.fault, FaultKind::kId, first + r, id);
+        if (stage == 0 && k == 0) report(call.fault, FaultKind::kId, call.position + first + r, id);
         continue;
       }
       const float* before = stage == 0 ? nullptr : room.row(memory, stage - 1, r);

@@ -12,11 +12,13 @@
 //   template <int V> void decode(const Raw&, const Place&, int j, float (&v)[V]) const;
 //       the values; of columns beyond the row any, without reading outside of arrays and their padding
 //   what NoTable has, or its own of the same names
+//   static constexpr int kInFlight, if the registers for 4 rows of a lookup or 4 to 8 of a bag are not there: how many
 // A functor that would rather give one value at a time derives from ByColumn.
 // Each value has the bits that csrc/skeletons/row_decode.h gives it: rows are added in the order of ids, each operation
 // rounded.
 #pragma once
 #include <array>
+#include <type_traits>
 
 #include "cuda/core/bytes.cuh"
 #include "cuda/core/launch.cuh"
@@ -79,6 +81,16 @@ struct RowArrays {
 };
 
 inline constexpr int kThreads = 256;
+
+// Rows that a lane fetches before it decodes the first: `most`, or what F asks for.
+template <class F, class = void>
+struct RowsInFlight {
+  static constexpr int of(int most) { return most; }
+};
+template <class F>
+struct RowsInFlight<F, std::void_t<decltype(F::kInFlight)>> {
+  static constexpr int of(int most) { return smaller(most, F::kInFlight); }
+};
 
 // A block is cut into groups of as many lanes as a row has pieces of V columns; a row of more pieces than threads is
 // walked in steps.
@@ -153,8 +165,8 @@ struct Output {
 template <class F>
 struct LookupTask {
   static constexpr int kThreads = cuda::kThreads, kBlocks = 3;
-  static constexpr int kColumns = 4;   // 16 bytes of floats to store
-  static constexpr int kInFlight = 4;  // rows
+  static constexpr int kColumns = 4;  // 16 bytes of floats to store
+  static constexpr int kInFlight = RowsInFlight<F>::of(4);
   F f;
   LookupCall call;
   Output out;
@@ -195,7 +207,7 @@ struct LookupTask {
       if (good[u])
         places[u] = g.place(id);
       else if (lane == 0)
-        report(call.fault, FaultKind::kId, i, id);
+        report(call.fault, FaultKind::kId, call.position + i, id);
     }
     for (int j = lane * kColumns; j < g.dim; j += groups.lanes * kColumns) {
       using Raw = decltype(g.template fetch<kColumns>(places[0], j));
@@ -219,11 +231,12 @@ struct Bounds {
   int64_t begin, end;
 };
 EMBSTORE_HD Bounds bounds_of(const BagCall& call, int64_t b, bool tell) {
-  if (call.offsets.at == nullptr) return {b * call.length, (b + 1) * call.length};
-  const int64_t begin = read_integer(call.offsets, b);
-  const int64_t end = b + 1 < call.num_offsets ? read_integer(call.offsets, b + 1) : call.n;
-  if (begin >= 0 && begin <= end && end <= call.n && (b > 0 || begin == 0)) return {begin, end};
-  if (tell) report(call.fault, FaultKind::kOffset, b, begin);
+  const int64_t at = call.position + b;
+  if (call.offsets.at == nullptr) return {at * call.length, (at + 1) * call.length};
+  const int64_t begin = read_integer(call.offsets, at);
+  const int64_t end = at + 1 < call.num_offsets ? read_integer(call.offsets, at + 1) : call.n;
+  if (begin >= 0 && begin <= end && end <= call.n && (at > 0 || begin == 0)) return {begin, end};
+  if (tell) report(call.fault, FaultKind::kOffset, at, begin);
   return {0, 0};
 }
 
@@ -232,7 +245,7 @@ template <class F>
 struct BagTask {
   static constexpr int kThreads = cuda::kThreads, kBlocks = 2;
   static constexpr int kColumns = F::kColumns;
-  static constexpr int kInFlight = kColumns > 4 ? 4 : 8;  // rows
+  static constexpr int kInFlight = RowsInFlight<F>::of(kColumns > 4 ? 4 : 8);
   F f;
   BagCall call;
   Output out;
@@ -324,7 +337,7 @@ struct BagTask {
 template <class F>
 class RowKernel : public Kernel {
  public:
-  explicit RowKernel(const Table& table) : f_(table), num_embeddings_(table.num_embeddings) {}
+  RowKernel(const F& f, int64_t num_embeddings) : f_(f), num_embeddings_(num_embeddings) {}
   void lookup(const LookupCall& call, const Target& target) const override {
     launch(LookupTask<F>(f_, num_embeddings_, call), target);
   }
@@ -338,8 +351,12 @@ class RowKernel : public Kernel {
 };
 
 template <class F>
+std::unique_ptr<Kernel> row_kernel_of(const F& f, const Table& table) {
+  return std::make_unique<RowKernel<F>>(f, table.num_embeddings);
+}
+template <class F>
 std::unique_ptr<Kernel> row_kernel(const Table& table) {
-  return std::make_unique<RowKernel<F>>(table);
+  return row_kernel_of(F(table), table);
 }
 
 }  // namespace embstore::cuda

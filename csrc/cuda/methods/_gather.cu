@@ -1,0 +1,92 @@
+#include "cuda/methods/_gather.cuh"
+#include "cuda/methods/_integers.cuh"
+#include "cuda/methods/_table_rows.cuh"
+#include "cuda/skeletons/row_decode.cuh"
+
+namespace embstore::cuda {
+namespace {
+
+struct RowPlace {
+  const uint8_t* row;
+};
+struct OwnPlace {
+  const uint8_t* row;
+  float weight, bias;
+};
+
+// Own: ids have a weight, and perhaps a bias.
+template <class Row, bool Own>
+struct Gather : NoTable {
+  static constexpr int kColumns = Row::kColumns, kInFlight = Own ? 3 : 8;
+  using Place = std::conditional_t<Own, OwnPlace, RowPlace>;
+  int dim, align;
+  int64_t row_bytes;
+  const uint8_t* table;
+  GatherPlan plan;
+
+  Gather(const Table& t, const GatherPlan& p)
+      : dim(int(t.embedding_dim)),
+        row_bytes(Row::bytes(dim)),
+        table(shared_items<uint8_t>(t, "table", p.rows * row_bytes)),
+        plan(p) {
+    align = alignment(table, row_bytes);
+  }
+
+  EMBSTORE_HD Place place(int64_t id) const {
+    const uint8_t* row = table + row_of(id) * row_bytes;
+    // Adding -0 changes no value.
+    if constexpr (Own)
+      return {row, read(plan.weight + id), plan.bias == nullptr ? -0.0f : read(plan.bias + id)};
+    else
+      return {row};
+  }
+  template <int V>
+  EMBSTORE_HD typename Row::template Raw<V> fetch(const Place& at, int j) const {
+    return Row::template fetch<V>(at.row, j, align);
+  }
+  template <int V>
+  EMBSTORE_HD void decode(const typename Row::template Raw<V>& raw, const Place& at, int, float (&v)[V]) const {
+    Row::template values<V>(raw, v);
+    if constexpr (Own) {
+#pragma unroll
+      for (int k = 0; k < V; ++k) v[k] = v[k] * at.weight + at.bias;
+    }
+  }
+
+ private:
+  EMBSTORE_HD int64_t row_of(int64_t id) const {
+    if (Own || plan.address == Address::kRemainder) return modulo(id, plan.rows);
+    if (plan.address == Address::kHash) return reduce(scramble(id, plan.seed), plan.rows);
+    if (plan.address == Address::kMap) return smaller<int64_t>(read<uint32_t>(plan.where + 4 * id), plan.rows - 1);
+    const int64_t found = plan.address == Address::kHotIds32 ? search<uint32_t>(id) : search<uint64_t>(id);
+    return found >= 0 ? found : plan.hot + reduce(scramble(id, plan.seed), plan.rows - plan.hot);
+  }
+  // Where a hot id stands among them; -1 for another.
+  template <class Id>
+  EMBSTORE_HD int64_t search(int64_t id) const {
+    const auto* ids = reinterpret_cast<const Id*>(plan.where);
+    int64_t found = 0;
+    for (int64_t n = plan.hot; n > 1;) {
+      const int64_t half = n / 2;
+      found = uint64_t(hot_id(ids, found + half)) <= uint64_t(id) ? found + half : found;
+      n -= half;
+    }
+    return plan.hot > 0 && uint64_t(hot_id(ids, found)) == uint64_t(id) ? found : -1;
+  }
+  EMBSTORE_HD static uint64_t hot_id(const uint32_t* ids, int64_t k) { return read(ids + k); }
+  EMBSTORE_HD static uint64_t hot_id(const uint64_t* ids, int64_t k) {
+    return read(reinterpret_cast<const unsigned long long*>(ids) + k);
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Kernel> gather_kernel(const Table& t, const GatherPlan& plan) {
+  return by_table_dtype(t, [&](auto row) {
+    using Row = decltype(row);
+    return plan.weight == nullptr ? row_kernel_of(Gather<Row, false>(t, plan), t)
+                                  : row_kernel_of(Gather<Row, true>(t, plan), t);
+  });
+}
+
+}  // namespace embstore::cuda
