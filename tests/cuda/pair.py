@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -68,10 +70,18 @@ def encoded(method: Method, shape: TableShape, seed: int = 0) -> tuple[Named, Na
 class Pair:
     """One table, served by the native kernels and by those for CUDA on the host."""
 
-    def __init__(self, driver: Driver, method: Method, rows: int, dim: int, seed: int = 0) -> None:
+    def __init__(
+        self, driver: Driver, method: Method, rows: int, dim: int, seed: int = 0, damaged: Sequence[str] = ()
+    ) -> None:
+        """`damaged`: arrays to fill with random bytes."""
         source, self.driver = TableShape(rows, dim), driver
         self.method = method.resolve(source)
         arrays, shared = encoded(self.method, source, seed)
+        for named, name in itertools.product((arrays, shared), damaged):
+            if name in named:
+                named[name] = np.frombuffer(
+                    np.random.default_rng(seed).bytes(named[name].nbytes), named[name].dtype
+                ).reshape(named[name].shape)
         self.shape = TableShape(rows, self.method.row_dim(dim) if isinstance(self.method, Pipeline) else dim)
         per_shard = 1 << max(0, (rows - 1).bit_length() - 2)
         starts = range(0, rows, per_shard)

@@ -65,6 +65,34 @@ def test_any_shape(name: str, seed: int) -> None:
         pair.check(seed)
 
 
+# Arrays that say where values lie: of a damaged file they may say anything, and no kernel may read elsewhere for it.
+DAMAGED: list[tuple[str, dict[str, Any], list[str]]] = [
+    ("dedup", {"block_dims": 16}, ["place"]),
+    ("dedup", {"block_rows": 3}, ["place"]),
+    ("pruned", {"index": "bitmap"}, ["start"]),
+    ("pruned", {"index": "bitmap", "rows_per_start": 16}, ["start", "mask"]),
+    ("pruned", {"index": "columns"}, ["start", "count"]),
+    ("pruned", {"index": "columns", "start_dtype": "uint64"}, ["start"]),
+    ("pruned", {"index": "cells", "rows_per_start": 64}, ["start"]),
+    ("mixed_dim", {"blocks": 3}, ["ranks"]),
+    ("mixed_dim", {"blocks": 3}, ["tags"]),
+    ("mgqe", {}, ["tags", "ranks"]),
+    ("svd", {"groups": 3}, ["group", "start"]),
+    ("svd", {"groups": 3, "factor": "int8"}, ["start"]),
+    ("subspace", {"kind": "cluster"}, ["codes", "member"]),
+    ("adapt", {}, ["map"]),
+    ("adapt", {"map": "hot_ids"}, ["hot_ids"]),
+]
+
+
+@pytest.mark.parametrize(("name", "config", "arrays"), DAMAGED)
+def test_damaged_tables_are_read_as_on_the_host(name: str, config: dict[str, Any], arrays: list[str]) -> None:
+    pair = Pair(HostDriver(), registry.get(name)(**config), 150, 40, damaged=arrays)
+    ids = np.arange(150)
+    assert same(pair.lookup(ids), pair.native_lookup(ids))
+    assert pair.fault[0] == 0
+
+
 @pytest.mark.parametrize("name", WITH_KERNEL)
 @pytest.mark.parametrize("wide", [True, False])
 def test_ids_out_of_range_are_skipped_and_the_first_is_told(name: str, wide: bool) -> None:

@@ -33,6 +33,8 @@ CHAINS = [
     "rotate,rabitq4",
     "center,svd3",
     "pca8,rq2x4",
+    "center,tt",
+    "center,rotate,pruned",
 ]
 
 

@@ -109,7 +109,7 @@ struct ProductTask {
     for (; k + 4 <= end; k += 4) {
       Bytes<16> values[kRows], weights[4];
 #pragma unroll
-      for (int r = 0; r < kRows; ++r) values[r] = four(in + int64_t(smaller(r, count - 1)) * f.depth + k, in_align);
+      for (int r = 0; r < kRows; ++r) values[r] = four(in + (smaller(r, count - 1) * f.depth + k), in_align);
 #pragma unroll
       for (int i = 0; i < 4; ++i, line += f.width) weights[i] = four(line, f.align);
 #pragma unroll
@@ -126,7 +126,7 @@ struct ProductTask {
       float value[kRows], weight[4];
       const Bytes<16> weights = four(line, f.align);
 #pragma unroll
-      for (int r = 0; r < kRows; ++r) value[r] = read(in + int64_t(smaller(r, count - 1)) * f.depth + k);
+      for (int r = 0; r < kRows; ++r) value[r] = read(in + (smaller(r, count - 1) * f.depth + k));
 #pragma unroll
       for (int c = 0; c < 4; ++c) weight[c] = bits_float(weights.words[c]);
       body(k, value, weight);
