@@ -38,9 +38,9 @@ def clustered(rows: int, dim: int, centers: int, noise: float) -> np.ndarray:
 
 
 def outcome(rows: np.ndarray, option: Option, folder: Path) -> float:
-    """The error of the whole table, of the size that was said."""
+    """The error of the whole table, of the size that was said: `pruned` may leave out a thousandth of what ties."""
     table = embstore.compress(rows, folder, overwrite=True, **option.arguments)
-    assert table.nbytes == option.nbytes
+    assert table.nbytes <= option.nbytes <= table.nbytes * (1.001 if option.method == "pruned" else 1)
     lost = np.square(table.lookup(np.arange(len(rows))).astype(np.float64) - rows).sum()
     return float(lost / np.square(rows, dtype=np.float64).sum())
 

@@ -6,11 +6,14 @@
 namespace embstore::cuda {
 namespace {
 
+// Value j is negated where pattern AND j has an odd number of bits. Columns are fewer than 2**32.
 struct RowPlace {
   const uint8_t* row;
+  uint32_t pattern;
 };
 struct OwnPlace {
   const uint8_t* row;
+  uint32_t pattern;
   float weight, bias;
 };
 
@@ -33,20 +36,26 @@ struct Gather : NoTable {
   }
 
   EMBSTORE_HD Place place(int64_t id) const {
-    const uint8_t* row = table + row_of(id) * row_bytes;
+    const Found found = row_of(id);
+    const uint8_t* row = table + found.row * row_bytes;
+    const uint32_t pattern = plan.sign ? uint32_t(found.pattern) : 0;
     // Adding -0 changes no value.
     if constexpr (Own)
-      return {row, read(plan.weight + id), plan.bias == nullptr ? -0.0f : read(plan.bias + id)};
+      return {row, pattern, read(plan.weight + id), plan.bias == nullptr ? -0.0f : read(plan.bias + id)};
     else
-      return {row};
+      return {row, pattern};
   }
   template <int V>
   EMBSTORE_HD typename Row::template Raw<V> fetch(const Place& at, int j) const {
     return Row::template fetch<V>(at.row, j, align);
   }
   template <int V>
-  EMBSTORE_HD void decode(const typename Row::template Raw<V>& raw, const Place& at, int, float (&v)[V]) const {
+  EMBSTORE_HD void decode(const typename Row::template Raw<V>& raw, const Place& at, int j, float (&v)[V]) const {
     Row::template values<V>(raw, v);
+    if (at.pattern != 0) {
+#pragma unroll
+      for (int k = 0; k < V; ++k) v[k] = count_ones(at.pattern & uint32_t(j + k)) % 2 != 0 ? -v[k] : v[k];
+    }
     if constexpr (Own) {
 #pragma unroll
       for (int k = 0; k < V; ++k) v[k] = v[k] * at.weight + at.bias;
@@ -54,12 +63,22 @@ struct Gather : NoTable {
   }
 
  private:
-  EMBSTORE_HD int64_t row_of(int64_t id) const {
-    if (Own || plan.address == Address::kRemainder) return modulo(id, plan.rows);
-    if (plan.address == Address::kHash) return reduce(scramble(id, plan.seed), plan.rows);
-    if (plan.address == Address::kMap) return smaller<int64_t>(read<uint32_t>(plan.where + 4 * id), plan.rows - 1);
-    const int64_t found = plan.address == Address::kHotIds32 ? search<uint32_t>(id) : search<uint64_t>(id);
-    return found >= 0 ? found : plan.hot + reduce(scramble(id, plan.seed), plan.rows - plan.hot);
+  struct Found {
+    int64_t row, pattern;
+  };
+  EMBSTORE_HD Found row_of(int64_t id) const {
+    if (Own || plan.address == Address::kRemainder) return {modulo(id, plan.rows), id / plan.rows};
+    const uint64_t hashed = scramble(id, plan.seed);
+    if (plan.address == Address::kHash) return {reduce(hashed, plan.rows), int64_t(hashed)};
+    const int64_t cold = plan.rows - plan.hot;
+    int64_t row;
+    if (plan.address == Address::kMap) {
+      row = smaller<int64_t>(read<uint32_t>(plan.where + 4 * id), plan.rows - 1);
+    } else {
+      row = plan.address == Address::kHotIds32 ? search<uint32_t>(id) : search<uint64_t>(id);
+      if (row < 0) row = plan.hot + (plan.sign ? id % cold : reduce(hashed, cold));
+    }
+    return {row, row < plan.hot ? 0 : id / cold};
   }
   // Where a hot id stands among them; -1 for another.
   template <class Id>

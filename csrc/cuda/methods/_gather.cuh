@@ -11,6 +11,7 @@ struct GatherPlan {
   int64_t rows = 1;  // of the table; those from `hot` on are shared by the ids that are not hot
   int64_t hot = 0, seed = 0;
   const uint8_t* where = nullptr;  // a row number for each id, or the hot ids, ascending
+  bool sign = false;               // ids that share a row have signs of their own (csrc/methods/_signs.h)
   // What each id has of its own, null for none; rows with weights are found by remainders.
   const float *weight = nullptr, *bias = nullptr;
 };

@@ -19,6 +19,7 @@ std::unique_ptr<Kernel> kernel(const Table& t) {
     plan.address = narrow ? Address::kHotIds32 : Address::kHotIds64;
     plan.where = shared_items<uint8_t>(t, "hot_ids", plan.hot * (narrow ? 4 : 8));
   }
+  plan.sign = t.params.integer("sign", 0) != 0;
   return gather_kernel(t, plan);
 }
 

@@ -8,6 +8,7 @@ std::unique_ptr<Kernel> kernel(const Table& t) {
   plan.address = t.params.is("hash", "mix") ? Address::kHash : Address::kRemainder;
   plan.rows = t.params.integer("rows", 1);
   plan.seed = t.params.integer("seed", 0);
+  plan.sign = t.params.integer("sign", 0) != 0;
   return gather_kernel(t, plan);
 }
 

@@ -10,6 +10,7 @@ std::unique_ptr<Kernel> kernel(const Table& t) {
   if (plan.rows < 1) throw std::invalid_argument("rows must be at least 1");
   plan.weight = reinterpret_cast<const float*>(t.rows.at("weight").data);
   if (t.params.integer("bias", 0) != 0) plan.bias = reinterpret_cast<const float*>(t.rows.at("bias").data);
+  plan.sign = t.params.integer("sign", 0) != 0;
   return gather_kernel(t, plan);
 }
 

@@ -206,7 +206,7 @@ class ScanKernel final : public RowKernel<F> {
 
 template <class F>
 std::unique_ptr<Kernel> scan_kernel(const Table& table) {
-  return std::make_unique<ScanKernel<F>>(table);
+  return std::make_unique<ScanKernel<F>>(F(table), table.num_embeddings);
 }
 
 }  // namespace embstore::cuda
