@@ -81,6 +81,13 @@ class Clock:
         self.torch.manual_seed(seed)
         return self.torch.randint(0, below, (n,), device="cuda")
 
+    def normal(self, shape: tuple[int, ...], seed: int) -> Any:
+        if self.cupy is not None:
+            self.cupy.random.seed(seed)
+            return self.cupy.random.standard_normal(shape, dtype=self.cupy.float32)
+        self.torch.manual_seed(seed)
+        return self.torch.randn(shape, device="cuda")
+
     def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
         if self.cupy is not None:
             return self.cupy.empty(shape, dtype)
@@ -116,8 +123,18 @@ class Clock:
         return 2 * a.nbytes / self.seconds(copy, 20)
 
 
-def big_table(name: str, config: dict[str, Any], nbytes: int) -> Any:
-    """A table of about `nbytes`: random rows, encoded once and repeated, in the order of a permutation."""
+def row_sizes(name: str, config: dict[str, Any]) -> list[int]:
+    """Bytes of a row of each array that has rows."""
+    from embstore import registry
+    from embstore.arrays import TableShape
+
+    shape = TableShape(1, DIM)
+    layout = registry.get(name)(**config).resolve(shape).layout(shape)
+    return [spec.row_nbytes for spec in layout if spec.partition == "rows"]
+
+
+def big_table(name: str, config: dict[str, Any], rows: int) -> Any:
+    """A table of random rows: some thousands, encoded and drawn from anew for two shards that others repeat."""
     import numpy as np
     from in_memory import table_of
     from pair import encoded
@@ -125,16 +142,15 @@ def big_table(name: str, config: dict[str, Any], nbytes: int) -> Any:
     from embstore import registry
     from embstore.arrays import Arrays, TableShape
 
-    small = TableShape(1 << 13, DIM)
-    rows, shared = encoded(registry.get(name)(**config).resolve(small), small, 1)
-    row_bytes = sum(a[0].nbytes for a in rows.values())
-    shards = max(1, nbytes // row_bytes >> 20)
-    rng = np.random.default_rng(2)
-    order = [rng.integers(0, len(next(iter(rows.values()))), 1 << 20) for _ in range(2)]
-    parts = [{k: np.ascontiguousarray(v[o]) for k, v in rows.items()} for o in order]
-    shape = TableShape(shards << 20, DIM)
-    method = registry.get(name)(**config).resolve(shape)
-    return table_of(method, shape, [Arrays(parts[s % 2], s << 20) for s in range(shards)], 1 << 20, shared), row_bytes
+    small = TableShape(1 << 12, DIM)
+    arrays, shared = encoded(registry.get(name)(**config).resolve(small), small, 1)
+    rng, most = np.random.default_rng(2), 1 << 20
+    order = [rng.integers(0, small.num_embeddings, min(most, rows)) for _ in range(2)]
+    parts = [{k: np.ascontiguousarray(v[o]) for k, v in arrays.items()} for o in order]
+    starts = range(0, rows, most)
+    shards = [Arrays({k: v[: rows - s] for k, v in parts[s // most % 2].items()}, s) for s in starts]
+    shape = TableShape(rows, DIM)
+    return table_of(registry.get(name)(**config).resolve(shape), shape, shards, most, shared)
 
 
 def sectors(row_bytes: int) -> float:
@@ -148,8 +164,9 @@ def timings(quick: bool, bandwidth: float, clock: Clock) -> Iterator[dict[str, A
     nbytes = (256 << 20) if quick else (4 << 30)
     lookups, bags, repeats = (1 << 17, 1 << 13, 10) if quick else (1 << 20, 1 << 16, 30)
     for name, config in TIMED:
-        table, row_bytes = big_table(name, config, nbytes)
-        in_sectors = sum(sectors(spec.row_nbytes) for spec in table._stored.specs if spec.partition == "rows")
+        sizes = row_sizes(name, config)
+        row_bytes, in_sectors = sum(sizes), sum(sectors(size) for size in sizes)
+        table = big_table(name, config, nbytes // row_bytes)
         with table.to("cuda") as gpu:
             n = table.num_embeddings
             for what, count, out_rows, dtype in (
@@ -187,8 +204,7 @@ def beside_torch(quick: bool, clock: Clock) -> dict[str, Any] | None:
     if not torch.cuda.is_available():
         return None
     rows, bags, repeats = (1 << 19, 1 << 13, 10) if quick else (1 << 24, 1 << 16, 30)
-    table, _ = big_table("int8", {}, rows * 132)
-    n = table.num_embeddings
+    table, n = big_table("int8", {}, rows), rows
     sets = [torch.randint(0, n, (bags, LENGTH), device="cuda") for _ in range(3)]
     found: dict[str, Any] = {"rows": n, "bags": bags, "length": LENGTH}
     timer = Clock.__new__(Clock)
@@ -205,8 +221,37 @@ def beside_torch(quick: bool, clock: Clock) -> dict[str, Any] | None:
     return found
 
 
+def searches(quick: bool, clock: Clock) -> Iterator[dict[str, Any]]:
+    """Exact searches of batches of 100 queries; beside PyTorch's matmul and topk in float16 where PyTorch is."""
+    rows, queries, k = (1 << 18 if quick else 10 << 20), 100, 10
+    for name, config in (("float16", {}), ("int8", {}), ("int4", {}), ("pq", {})):
+        with big_table(name, config, rows).to("cuda") as gpu:
+            sets = [clock.normal((queries, DIM), seed) for seed in range(3)]
+            seconds = clock.seconds([lambda q=q, gpu=gpu: gpu.search(q, k, "ip") for q in sets], 5 if quick else 15)
+        yield {
+            "method": name, "rows": rows, "queries": queries, "k": k, "seconds": seconds,
+            "bytes": rows * sum(row_sizes(name, config)),
+        }  # fmt: skip
+    try:
+        import torch
+    except ImportError:
+        return
+    if not torch.cuda.is_available():
+        return
+    timer = Clock.__new__(Clock)
+    timer.cupy, timer.torch = None, torch
+    weight = torch.randn((rows, DIM), device="cuda").half()
+    given = [torch.randn((queries, DIM), device="cuda").half() for _ in range(3)]
+    seconds = timer.seconds([lambda q=q: torch.topk(q @ weight.T, k, dim=1) for q in given], 5 if quick else 15)
+    yield {
+        "method": "torch matmul + topk, float16", "rows": rows, "queries": queries, "k": k, "seconds": seconds,
+        "bytes": rows * DIM * 2,
+    }  # fmt: skip
+
+
 def sanitized() -> None:
     """The small set that compute-sanitizer watches: every method and every way to call it, once."""
+    import numpy as np
     from pair import Pair
 
     from embstore import registry
@@ -219,6 +264,9 @@ def sanitized() -> None:
             pair.lookup([rows, -1, 3])
             assert pair.fault == [1, 0, rows]
             pair.close()
+    for name in ("float16", "int8", "int4", "pq", "nf4"):
+        with big_table(name, {}, 9000).to("cuda") as gpu:
+            gpu.search(np.ones((3, DIM), np.float32), 5)
     print("sanitized set: done")
 
 
@@ -238,6 +286,11 @@ def table_of_results(result: dict[str, Any]) -> list[str]:
         lines.append(
             f"{label:<28}{row['what'] + ' ' + row['out']:<18}{row['ids_per_second'] / 1e6:>9.0f}"
             f"{row['bytes_per_second'] / 1e9:>8.0f}{row['of_copy']:>9.0%}{row['of_copy_in_sectors']:>12.0%}   {verdict}"
+        )
+    for row in result["searches"]:
+        lines.append(
+            f"search, {row['method']}: {row['queries']} queries over {row['rows']:,} rows, k {row['k']}: "
+            f"{row['seconds'] * 1e3:.2f} ms"
         )
     torch = result["beside_torch"]
     if torch is not None:
@@ -296,6 +349,7 @@ def main() -> int:
         "steps": steps,
         "timings": list(timings(given.quick, bandwidth, clock)),
         "beside_torch": beside_torch(given.quick, clock),
+        "searches": list(searches(given.quick, clock)),
     }
     lines = table_of_results(result)
     (given.out / "gpu_check.json").write_text(json.dumps(result, indent=1) + "\n")

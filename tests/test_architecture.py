@@ -41,7 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # Table.search and its kin are functions of the search room.
     "table": ONLINE | {"search", "arguments", "cuda"},
     # Table.to is a function of the cuda room.
-    "cuda": ONLINE | {"arguments"},
+    "cuda": ONLINE | {"arguments", "search"},
     "table_set": ONLINE | {"table"},
     "compression": ONLINE | {"transforms", "table"},
     "search": ONLINE | {"table"},

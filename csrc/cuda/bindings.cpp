@@ -7,6 +7,7 @@
 #include "cuda/core/device.h"
 #include "cuda/core/kernel.h"
 #include "cuda/core/transform.h"
+#include "cuda/search/search.h"
 
 namespace nb = nanobind;
 using namespace embstore;
@@ -52,10 +53,10 @@ class DeviceTable {
  public:
   DeviceTable(const std::string& method, const nb::dict& config, int64_t num_embeddings, int64_t embedding_dim,
               const nb::dict& rows, const nb::dict& shared, int device)
-      : device_(device), num_embeddings_(num_embeddings), dim_(embedding_dim) {
+      : device_(device) {
     cuda::Table table;
-    table.num_embeddings = num_embeddings;
-    table.embedding_dim = embedding_dim;
+    table.num_embeddings = num_embeddings_ = num_embeddings;
+    table.embedding_dim = dim_ = embedding_dim;
     table.params = params_of(config);
     if (embedding_dim < 1 || embedding_dim > INT32_MAX / 64) throw nb::value_error("rows are too wide for a device");
     for (auto [name, value] : rows) {
@@ -116,9 +117,36 @@ class DeviceTable {
     kernel_->bag(call, cuda::target_of(device_, pointer<void>(stream)));
   }
 
+  // The k best rows of each query into `room`; see search/search.h. `first` false: once more, after a search that lost
+  // some. With `scores`, what was found.
+  void search(uint64_t queries, int count, int k, int metric, uint64_t allowed, uint64_t room, bool first,
+              uint64_t scores, uint64_t ids, uint64_t stream) const {
+    nb::gil_scoped_release unlocked;
+    cuda::OnDevice on(device_);
+    cuda::SearchCall call;
+    call.queries = pointer<const float>(queries);
+    call.count = count;
+    call.k = k;
+    call.metric = cuda::Metric(metric);
+    call.allowed = pointer<const uint8_t>(allowed);
+    call.num_embeddings = num_embeddings_;
+    call.dim = int(dim_);
+    call.room = cuda::room_at(pointer<uint8_t>(room), count, k, int(dim_));
+    const cuda::Target target = cuda::target_of(device_, pointer<void>(stream));
+    if (scores == 0)
+      cuda::search(*kernel_, call, first, target);
+    else
+      cuda::results(call, pointer<float>(scores), pointer<int64_t>(ids), target);
+  }
+
+  // Where in a room it is told which queries must be searched once more: a uint32 each.
+  static int64_t lost_at(int count, int k, int dim) {
+    return int64_t(reinterpret_cast<uintptr_t>(cuda::room_at(nullptr, count, k, dim).lost));
+  }
+
  private:
   int device_;
-  int64_t num_embeddings_, dim_;
+  int64_t num_embeddings_ = 0, dim_ = 0;
   std::unique_ptr<cuda::Kernel> kernel_;
   cuda::MappedKernel* mapped_ = nullptr;  // kernel_, where transforms follow the method
 };
@@ -192,7 +220,13 @@ NB_MODULE(_cuda, m) {
            nb::arg("half"), nb::arg("fault"), nb::arg("stream"))
       .def("bag", &DeviceTable::bag, nb::arg("ids"), nb::arg("wide"), nb::arg("n"), nb::arg("offsets"),
            nb::arg("offsets_wide"), nb::arg("num_offsets"), nb::arg("bags"), nb::arg("length"), nb::arg("weights"),
-           nb::arg("mode"), nb::arg("out"), nb::arg("half"), nb::arg("fault"), nb::arg("stream"));
+           nb::arg("mode"), nb::arg("out"), nb::arg("half"), nb::arg("fault"), nb::arg("stream"))
+      .def("search", &DeviceTable::search, nb::arg("queries"), nb::arg("count"), nb::arg("k"), nb::arg("metric"),
+           nb::arg("allowed"), nb::arg("room"), nb::arg("first"), nb::arg("scores"), nb::arg("ids"), nb::arg("stream"));
+  m.def("room_bytes", &cuda::room_bytes);
+  m.def("lost_at", &DeviceTable::lost_at);
+  m.def("most_queries", &cuda::most_queries);
+  m.attr("MOST_HITS") = cuda::kMostHits;
   nb::class_<cuda::Uploader>(m, "Uploader")
       .def(nb::init<int, int64_t>(), nb::arg("device"), nb::arg("buffer_bytes"))
       .def(

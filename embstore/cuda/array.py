@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import IdRangeError
 from .driver import Driver, extension
 
 
 class DeviceArray:
-    """Floats in the memory of a device, readable by every library that knows `__cuda_array_interface__` or DLPack.
+    """Values in the memory of a device, readable by every library that knows `__cuda_array_interface__` or DLPack.
 
     What made it may not have run yet: `numpy()` waits for that.
     """
@@ -23,9 +24,12 @@ class DeviceArray:
         self._driver, self._stream = driver, stream
         self.nbytes = int(np.prod(shape, dtype=np.int64)) * self.dtype.itemsize
         self._address = driver.allocate_on(device, max(self.nbytes, 1), stream)
+        self._whole: DeviceArray | None = None  # whose memory it is, when not its own
         self._after: Callable[[], None] | None = None
 
     def __del__(self) -> None:
+        if self._whole is not None:
+            return
         # At the end of the process CUDA may be gone before this is.
         with contextlib.suppress(Exception):
             self._driver.release_on(self.device, self._address, self._stream)
@@ -66,6 +70,15 @@ class DeviceArray:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         return self.numpy().astype(dtype, copy=False) if dtype is not None else self.numpy()
+
+    def __getitem__(self, row: int) -> DeviceArray:
+        """One row, in the same memory."""
+        if type(row) is not int or not 0 <= row < len(self):
+            raise IdRangeError(f"a DeviceArray is indexed by a row from 0 to {len(self) - 1}, found {row!r}")
+        part = object.__new__(DeviceArray)
+        part.__dict__.update(self.__dict__, shape=self.shape[1:], nbytes=self.nbytes // len(self), _whole=self)
+        part._address = self._address + row * part.nbytes
+        return part
 
     def __len__(self) -> int:
         return self.shape[0]

@@ -45,11 +45,20 @@ class Call:
             raise DeviceError(f"{what} must be on cuda:{self._device}, found on cuda:{found.device}; copy them there")
         return found
 
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
+        """A new array of the caller's library."""
+        return self._family.empty(shape, dtype, self._device, self.stream)
+
+    def take(self, nbytes: int) -> int:
+        """Memory of the device until the call has run."""
+        address = self._driver.allocate_on(self._device, max(nbytes, 1), self.stream)
+        self._done.append(lambda: self._driver.release_on(self._device, address, self.stream))
+        return address
+
     def put(self, array: npt.NDArray[Any]) -> View:
         """A copy of an array of the host, until the call has run."""
         array = np.ascontiguousarray(array).reshape(array.shape)
-        address = self._driver.allocate_on(self._device, max(array.nbytes, 1), self.stream)
-        self._done.append(lambda: self._driver.release_on(self._device, address, self.stream))
+        address = self.take(array.nbytes)
         self._driver.copy_in(self._device, address, array.reshape(-1).view(np.uint8), self.stream)
         return View(address, array.shape, array.dtype.str[1:], self._device, None)
 
@@ -63,7 +72,7 @@ class Call:
 
     def output(self, out: Any, shape: tuple[int, ...]) -> tuple[Any, View]:
         """What the caller gets, and where it lies."""
-        target = self._family.empty(shape, "float32", self._device, self.stream) if out is None else out
+        target = self.empty(shape, "float32") if out is None else out
         if interop.on_host(target):
             raise ShapeError(f"out must be an array on cuda:{self._device}, found {type(out).__name__} of the host")
         found = self.view(target, "out", may_copy=False)

@@ -57,6 +57,10 @@ class Bound(Protocol):
     def undo_after(
         self, id: str, config: dict[str, Any], row_dim: int, shared: dict[str, tuple[Bytes, int]]
     ) -> None: ...
+    def search(
+        self, queries: int, count: int, k: int, metric: int, allowed: int, room: int, first: bool, scores: int,
+        ids: int, stream: int,
+    ) -> None: ...  # fmt: skip
 
 
 def _refusals(call: Callable[P, R]) -> Callable[P, R]:

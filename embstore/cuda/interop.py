@@ -16,6 +16,7 @@ from ..errors import ConfigError, DeviceError, ShapeError
 from .array import DeviceArray
 from .driver import Driver, extension
 
+_DTYPES = ("int64", "int32", "float32", "float16", "uint8", "bool")  # of tensors that kernels take
 _CUDA = (2, 13)  # DLPack's numbers of memory of CUDA, and of managed memory
 
 
@@ -136,8 +137,9 @@ def view(value: Any, driver: Driver, what: str, may_copy: bool) -> View:
         value = value.detach()
         if not value.is_contiguous():
             value = _copied(value.contiguous, what, may_copy)
-        kind = {"int64": "i8", "int32": "i4", "float32": "f4", "float16": "f2"}.get(str(value.dtype)[6:])
-        return View(value.data_ptr(), tuple(value.shape), kind or str(value.dtype), value.device.index, value)
+        dtype = str(value.dtype).removeprefix("torch.")
+        kind = np.dtype(dtype).str[1:] if dtype in _DTYPES else dtype
+        return View(value.data_ptr(), tuple(value.shape), kind, value.device.index, value)
     if _is(value, "cupy", "ndarray"):
         if not value.flags.c_contiguous:
             value = _copied(value.copy, what, may_copy)

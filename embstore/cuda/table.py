@@ -16,6 +16,7 @@ from .call import Call
 from .driver import Driver
 from .interop import View
 from .placed import Placed, fault_bytes, has_kernel, has_transform
+from .search import search
 
 if TYPE_CHECKING:
     from ..method import Method
@@ -238,6 +239,9 @@ class GpuTable:
                 view.address, view.kind == "f2", self._fault, call.stream,
             )  # fmt: skip
         return self._result(target, check, call.stream)
+
+    # A function of its own module, a table its first argument.
+    search = search
 
     def _offsets(self, call: Call, ids: View, offsets: Any, include_last: bool) -> tuple[View | None, int]:
         """Where bags start, None for bags of one length, and how many there are."""

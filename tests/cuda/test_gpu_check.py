@@ -51,6 +51,9 @@ class FakeClock:
     def ids(self, n: int, below: int, seed: int) -> Any:
         return np.random.default_rng(seed).integers(0, below, n)
 
+    def normal(self, shape: tuple[int, ...], seed: int) -> Any:
+        return np.random.default_rng(seed).standard_normal(shape, np.float32)
+
     def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
         return DeviceArray(self.host, 0, shape, dtype, 0)
 
@@ -63,7 +66,7 @@ def test_every_kernel_is_timed(host: HostDriver, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(gpu_check, "LENGTH", 2)
     encoded = gpu_check.big_table
     monkeypatch.setattr(gpu_check, "TIMED", [("int8", {}), ("nf4", {}), ("int4", {"block_size": 64})])
-    monkeypatch.setattr(gpu_check, "big_table", lambda name, config, nbytes: encoded(name, config, 1))
+    monkeypatch.setattr(gpu_check, "big_table", lambda name, config, rows: encoded(name, config, 3000))
     rows = list(gpu_check.timings(True, 1e9, FakeClock(host)))
     assert [(r["method"], r["what"], r["out"]) for r in rows[:3]] == [
         ("int8", "lookup", "float32"), ("int8", "lookup", "float16"), ("int8", "bag", "float32"),
@@ -73,15 +76,19 @@ def test_every_kernel_is_timed(host: HostDriver, monkeypatch: pytest.MonkeyPatch
     assert first["bytes_in_sectors"] == first["ids"] * (8 + 160 + 512)
     assert first["of_copy"] == pytest.approx(first["bytes"] / 1e-3 / 1e9)
     assert host.held == {}
+    searches = list(gpu_check.searches(True, FakeClock(host)))
+    assert [row["method"] for row in searches] == ["float16", "int8", "int4", "pq"]
     step = {"status": 0, "seconds": 1.0}
     result = {
         "device": {"name": "X"}, "copy_bytes_per_second": 1e9, "date": "2026-01-01", "timings": rows,
+        "searches": searches,
         "steps": {"tests": step, "memcheck": step | {"status": 9}},
         "beside_torch": {"times_float32": 3.0, "times_float16": 1.5},
     }  # fmt: skip
     lines = gpu_check.table_of_results(result)
     assert "memcheck: FAILED, see the JSON (1.0 s)" in lines
     assert lines[-1] == "int8 bags: 3.00 x torch's float32 (goal 2.5), 1.50 x its float16 (goal 1.3)"
+    assert "search, int8: 100 queries over 262,144 rows, k 10: 1.00 ms" in lines
     assert sum("reached" in line for line in lines) == 4
 
 

@@ -59,9 +59,10 @@ struct Fault {
 };
 
 // out: n x embedding_dim floats, or IEEE half floats. The row of an id out of range stays as it is, and its fault tells
-// its place among the ids behind `position` others.
+// its place among the ids behind `position` others. Without ids, they are first, first + stride, ….
 struct LookupCall {
   Integers ids;
+  int64_t first = 0, stride = 1;
   int64_t n = 0;
   int64_t position = 0;
   void* out = nullptr;
@@ -87,12 +88,16 @@ struct BagCall {
   Fault* fault = nullptr;
 };
 
+struct ScanCall;  // search/search.h
+
 // Launches and returns. Throws Refused where CUDA does.
 class Kernel {
  public:
   virtual ~Kernel() = default;
   virtual void lookup(const LookupCall& call, const Target& target) const = 0;
   virtual void bag(const BagCall& call, const Target& target) const = 0;
+  // Scores of rows from their codes; false where rows must be looked up and scored as floats.
+  virtual bool scan(const ScanCall&, const Target&) const { return false; }
 };
 
 // Throws std::invalid_argument for arrays that do not fit the method.

@@ -70,6 +70,10 @@ EMBSTORE_HD int64_t read_integer(const Integers& from, int64_t i) {
 #endif
 }
 
+EMBSTORE_HD int64_t id_at(const LookupCall& call, int64_t i) {
+  return call.ids.at == nullptr ? call.first + i * call.stride : read_integer(call.ids, i);
+}
+
 // Keeps the fault of the smallest position, whichever thread finds it first.
 EMBSTORE_HD void report(Fault* fault, FaultKind kind, int64_t position, int64_t value) {
 #if defined(__CUDA_ARCH__)

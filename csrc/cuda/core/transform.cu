@@ -240,7 +240,8 @@ void MappedKernel::lookup(const LookupCall& call, const Target& target) const {
   Scratch scratch(*this, chunk, target);
   for (int64_t i = 0; i < call.n; i += chunk) {
     LookupCall part = call;
-    part.ids = behind(call.ids, i);
+    if (call.ids.at != nullptr) part.ids = behind(call.ids, i);
+    part.first = call.first + i * call.stride;
     part.n = std::min(chunk, call.n - i);
     part.position = call.position + i;
     part.out = static_cast<uint8_t*>(call.out) + i * dims_.back() * (call.half ? 2 : 4);

@@ -2,7 +2,7 @@
 #pragma once
 #include <stdexcept>
 
-#include "cuda/skeletons/row_decode.cuh"
+#include "cuda/search/scan.cuh"
 
 namespace embstore::cuda {
 
@@ -107,12 +107,22 @@ struct AffineColumns : AffineArrays, ByColumn<AffineColumns<Bits>> {
   }
 };
 
+// Scans of codes are compiled for the widths that are searched most.
+template <class F, bool Scans>
+std::unique_ptr<Kernel> affine_rows(const Table& t) {
+  if constexpr (Scans)
+    return scan_kernel<F>(t);
+  else
+    return row_kernel<F>(t);
+}
+
 template <int Bits>
 std::unique_ptr<Kernel> affine_kernel(const Table& t) {
+  constexpr bool kScans = Bits == 8 || Bits == 4;
   const int64_t block_size = t.params.integer("block_size", t.embedding_dim);
   if (block_size < t.embedding_dim && block_size % 16 != 0) return row_kernel<AffineColumns<Bits>>(t);
-  return t.params.integer("symmetric", 0) != 0 ? row_kernel<AffineDecode<Bits, true>>(t)
-                                               : row_kernel<AffineDecode<Bits, false>>(t);
+  return t.params.integer("symmetric", 0) != 0 ? affine_rows<AffineDecode<Bits, true>, kScans>(t)
+                                               : affine_rows<AffineDecode<Bits, false>, kScans>(t);
 }
 
 }  // namespace embstore::cuda

@@ -1,4 +1,5 @@
 #include "cuda/methods/_float.cuh"
+#include "cuda/search/scan.cuh"
 
 namespace embstore::cuda {
 namespace {
@@ -9,5 +10,5 @@ struct Float16 {
 };
 
 }  // namespace
-EMBSTORE_CUDA_REGISTER(float16, row_kernel<FloatDecode<Float16>>);
+EMBSTORE_CUDA_REGISTER(float16, scan_kernel<FloatDecode<Float16>>);
 }  // namespace embstore::cuda

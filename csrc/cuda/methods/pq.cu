@@ -1,7 +1,7 @@
 // Product quantization: a row is the centroids its codes name, one after the other. `tables` has the centroids of each
 // slice in turn.
 #include "cuda/methods/_shared.cuh"
-#include "cuda/skeletons/row_decode.cuh"
+#include "cuda/search/scan.cuh"
 
 namespace embstore::cuda {
 namespace {
@@ -77,7 +77,7 @@ std::unique_ptr<Kernel> kernel(const Table& t) {
   if (m < 1 || m > t.embedding_dim || bits < 1 || bits > 16 || t.rows.at("codes").row_bytes != (m * bits + 7) / 8)
     throw std::invalid_argument("m, bits and the codes do not belong together");
   if (t.embedding_dim == 2 * m) return row_kernel<PqDecode<2>>(t);
-  if (t.embedding_dim == 4 * m) return row_kernel<PqDecode<4>>(t);
+  if (t.embedding_dim == 4 * m) return scan_kernel<PqDecode<4>>(t);
   return row_kernel<PqColumns>(t);
 }
 

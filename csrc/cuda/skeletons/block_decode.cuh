@@ -62,7 +62,7 @@ struct StagedLookup {
     const int rows = int(smaller<int64_t>(room.rows, call.n - first)), width = f.width(stage);
     for (int at = grid.thread; at < rows * width; at += kThreads) {
       const int r = at / width, k = at - r * width;
-      const int64_t id = read_integer(call.ids, first + r);
+      const int64_t id = id_at(call, first + r);
       if (uint64_t(id) >= uint64_t(limit)) {
         if (stage == 0 && k == 0) report(call.fault, FaultKind::kId, call.position + first + r, id);
         continue;

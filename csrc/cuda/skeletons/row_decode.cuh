@@ -7,7 +7,7 @@
 //   a
 //                                                      load of 16 bytes, 4 to 16
 //   template <int V> Raw fetch(const Place&, int j) const;
-//       loads what columns [j, j + V) are decoded from, j a multiple of V; V is 4 or kColumns. Several rows are
+//       loads what columns [j, j + V) are decoded from, j a multiple of V; V is 4, 8 or kColumns. Several rows are
 //       fetched before the first is decoded, which keeps their loads in flight
 //   template <int V> void decode(const Raw&, const Place&, int j, float (&v)[V]) const;
 //       the values; of columns beyond the row any, without reading outside of arrays and their padding
@@ -164,7 +164,7 @@ struct Output {
 
 template <class F>
 struct LookupTask {
-  static constexpr int kThreads = cuda::kThreads, kBlocks = 4;
+  static constexpr int kThreads = cuda::kThreads, kBlocks = 3;
   static constexpr int kColumns = 4;  // 16 bytes of floats to store
   static constexpr int kInFlight = RowsInFlight<F>::of(4);
   F f;
@@ -202,7 +202,7 @@ struct LookupTask {
       const int64_t i = first + int64_t(u) * groups.count;
       good[u] = false;
       if (i >= call.n) continue;
-      const int64_t id = read_integer(call.ids, i);
+      const int64_t id = id_at(call, i);
       good[u] = uint64_t(id) < uint64_t(limit);
       if (good[u])
         places[u] = g.place(id);
@@ -335,8 +335,9 @@ struct BagTask {
 };
 
 template <class F>
-class RowKernel final : public Kernel {
+class RowKernel : public Kernel {
  public:
+  explicit RowKernel(const Table& table) : RowKernel(F(table), table.num_embeddings) {}
   RowKernel(const F& f, int64_t num_embeddings) : f_(f), num_embeddings_(num_embeddings) {}
   void lookup(const LookupCall& call, const Target& target) const override {
     launch(LookupTask<F>(f_, num_embeddings_, call), target);
@@ -345,7 +346,7 @@ class RowKernel final : public Kernel {
     launch(BagTask<F>(f_, num_embeddings_, call), target);
   }
 
- private:
+ protected:
   F f_;
   int64_t num_embeddings_;
 };
