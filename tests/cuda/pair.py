@@ -24,6 +24,17 @@ from embstore.testing.laws import MemoryRows, pooled, same, stored
 # Methods with a native kernel and none on CUDA, and why: a table of theirs stays on the host.
 WITHOUT_KERNEL: dict[str, str] = {}
 
+# Configurations for wide rows, of methods whose own are slow to fit to those, or to run on the host.
+_WIDE: dict[str, dict[str, Any]] = {
+    "rq": {"m": 2, "bits": 2, "beam": 1},
+    "mixed_dim": {"blocks": 1},
+    "svd": {"rank": 3},
+    "fourier": {"features": 8, "width": 4},
+}
+
+# svd refuses rows of 4,400 values, and a fit of mixed_dim takes a minute; their kernels take no account of a width.
+NOT_SO_WIDE = ("svd", "mixed_dim")
+
 MODES: list[tuple[str, bool]] = [("sum", False), ("sum", True), ("mean", False), ("max", False)]
 
 
@@ -47,6 +58,11 @@ def configurations() -> list[RowMethod]:
         given = [(name, [*modules.CONFIGS.get(name, ()), *modules.STORED.get(name, ())]) for name in registry.trained()]
         found += [registry.get(name)(**config) for name, configs in given for config in configs]
     return [m for m in found if extension().has_kernel(m.id)]
+
+
+def method_for(name: str, dim: int) -> RowMethod:
+    """A method as it is by default, or for wide rows one that is soon fitted."""
+    return registry.get(name)(**(_WIDE.get(name, {}) if dim > 1000 else {}))
 
 
 def encoded(method: Method, shape: TableShape, seed: int = 0) -> tuple[Named, Named]:

@@ -19,7 +19,7 @@ if not driver.built():
     pytest.skip("embstore._cuda was not built: nvcc was not found, or EMBSTORE_CUDA=off", allow_module_level=True)
 
 from host import HostDriver
-from pair import WITHOUT_KERNEL, Pair, configurations
+from pair import NOT_SO_WIDE, WITHOUT_KERNEL, Pair, configurations, method_for
 
 WITH_KERNEL = driver.extension().methods()
 CONFIGURED = configurations()
@@ -30,26 +30,15 @@ def test_every_config(method: RowMethod) -> None:
     Pair(HostDriver(), method, 67, 50).check()
 
 
-# Configurations for wide rows, of methods whose own are slow to fit to those, or to run on the host.
-WIDE: dict[str, dict[str, Any]] = {
-    "rq": {"m": 2, "bits": 2, "beam": 1},
-    "mixed_dim": {"blocks": 1},
-    "svd": {"rank": 3},
-    "fourier": {"features": 8, "width": 4},
-}
-
-
 @pytest.mark.parametrize("dim", [1, 2, 3, 4, 16, 31, 64, 97, 128, 129, 300, 1030])
 @pytest.mark.parametrize("name", WITH_KERNEL)
 def test_every_dim(name: str, dim: int) -> None:
-    config = WIDE.get(name, {}) if dim > 1000 else {}
-    Pair(HostDriver(), registry.get(name)(**config), 33, dim).check()
+    Pair(HostDriver(), method_for(name, dim), 33, dim).check()
 
 
-# svd refuses rows so wide, and a fit of mixed_dim takes a minute; their kernels take no account of a width.
-@pytest.mark.parametrize("name", [name for name in WITH_KERNEL if name not in ("svd", "mixed_dim")])
+@pytest.mark.parametrize("name", [name for name in WITH_KERNEL if name not in NOT_SO_WIDE])
 def test_rows_wider_than_a_block_has_threads_for(name: str) -> None:
-    Pair(HostDriver(), registry.get(name)(**WIDE.get(name, {})), 5, 4400).check()
+    Pair(HostDriver(), method_for(name, 4400), 5, 4400).check()
 
 
 @pytest.mark.parametrize(("name", "seed"), list(itertools.product(WITH_KERNEL, range(4))))

@@ -137,6 +137,11 @@ def test_a_table_with_transforms(spec: str, tmp_path: Path) -> None:
         assert gpu.embedding_dim == table.embedding_dim
         assert same(gpu.lookup(ids).numpy(), table.lookup(ids))
         assert same(gpu.bag(ids, mode="mean").numpy(), table.bag(ids, mode="mean"))
+        queries = table.lookup(ids[0])
+        scores, found = gpu.search(queries, 5, "ip")
+        assert np.allclose(scores.numpy(), np.sort(queries @ table[:].T)[:, :-6:-1], rtol=1e-5)
+        assert same(found.numpy()[:, 0], np.argmax(queries @ table[:].T, axis=1))
+        del scores, found  # they are memory of the device too
     assert host.held == {}
 
 
