@@ -53,7 +53,7 @@ class DeviceTable {
  public:
   DeviceTable(const std::string& method, const nb::dict& config, int64_t num_embeddings, int64_t embedding_dim,
               const nb::dict& rows, const nb::dict& shared, int device)
-      : device_(device) {
+      : device_(device), num_embeddings_(num_embeddings), dim_(embedding_dim) {
     cuda::Table table;
     table.num_embeddings = num_embeddings;
     table.embedding_dim = embedding_dim;

@@ -46,6 +46,9 @@ EMBSTORE_HD float mul_add_exact(float a, float b, float c) {
 #endif
 }
 
+// For sums that are held to a bound, not to bits: fused on a device.
+EMBSTORE_HD float mul_add(float a, float b, float c) { return mul_add_exact(a, b, c); }
+
 // The larger; a NaN on either side wins.
 EMBSTORE_HD float max_nan(float a, float x) { return !(x <= a) && a == a ? x : a; }
 

@@ -5,26 +5,23 @@
 namespace embstore::cuda {
 namespace {
 
-// For sums that are held to a bound, not to bits: fused on a device.
-EMBSTORE_HD float fused(float a, float b, float c) { return mul_add_exact(a, b, c); }
-
 // e^z for -87 <= z <= 20, and that of the nearer bound elsewhere, as csrc/methods/_mlp.h has it: 2^n by the exponent's
 // bits, e^r on |r| <= ln 2 / 2 by Taylor's polynomial of degree 7, whose rest is below 2^-27.
 EMBSTORE_HD float exp_to_20(float z) {
   float x = z < 20.0f ? z : 20.0f;  // a NaN is left for the product
   x = x > -87.0f ? x : -87.0f;
   const float shift = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
-  const float rounded = fused(x, 1.44269504f, shift);
+  const float rounded = mul_add(x, 1.44269504f, shift);
   const float n = rounded - shift;
-  const float r = fused(n, -1.42860677e-6f, fused(n, -0.693145752f, x));
+  const float r = mul_add(n, -1.42860677e-6f, mul_add(n, -0.693145752f, x));
   float p = 1.0f / 5040;
-  p = fused(p, r, 1.0f / 720);
-  p = fused(p, r, 1.0f / 120);
-  p = fused(p, r, 1.0f / 24);
-  p = fused(p, r, 1.0f / 6);
-  p = fused(p, r, 0.5f);
-  p = fused(p, r, 1.0f);
-  p = fused(p, r, 1.0f);
+  p = mul_add(p, r, 1.0f / 720);
+  p = mul_add(p, r, 1.0f / 120);
+  p = mul_add(p, r, 1.0f / 24);
+  p = mul_add(p, r, 1.0f / 6);
+  p = mul_add(p, r, 0.5f);
+  p = mul_add(p, r, 1.0f);
+  p = mul_add(p, r, 1.0f);
   return p * bits_float(uint32_t(int(n) + 127) << 23);
 }
 
@@ -63,7 +60,7 @@ struct Layer {
 #pragma unroll
                   for (int r = 0; r < kRows; ++r)
 #pragma unroll
-                    for (int c = 0; c < 4; ++c) part[r][c] = fused(value[r], weight[c], part[r][c]);
+                    for (int c = 0; c < 4; ++c) part[r][c] = mul_add(value[r], weight[c], part[r][c]);
                 });
 #pragma unroll
       for (int r = 0; r < kRows; ++r)

@@ -337,7 +337,6 @@ struct BagTask {
 template <class F>
 class RowKernel : public Kernel {
  public:
-  explicit RowKernel(const Table& table) : RowKernel(F(table), table.num_embeddings) {}
   RowKernel(const F& f, int64_t num_embeddings) : f_(f), num_embeddings_(num_embeddings) {}
   void lookup(const LookupCall& call, const Target& target) const override {
     launch(LookupTask<F>(f_, num_embeddings_, call), target);
