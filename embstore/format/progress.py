@@ -80,7 +80,7 @@ class Progress:
             while done < self._total and self._resumed(done // self._part, min(self._part, self._total - done)):
                 done = min(done + self._part, self._total)
         except (OSError, ValueError):
-            pass
+            pass  # a part that cannot be read is encoded again, and those after it
         return done
 
     def _resumed(self, part: int, rows: int) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,6 @@ from ..errors import BudgetError
 from ..method import nbytes
 from ..methods import _groups
 from ..methods.mixed_dim import MixedDim
-
-if TYPE_CHECKING:
-    pass
 
 _ONE_BLOCK = MixedDim(blocks=1, values="float32")
 
