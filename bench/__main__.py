@@ -1,7 +1,7 @@
 """`python -m bench PART [--quick]`: measure, print, keep results in bench/results.
 
 `report` writes docs/performance.md; `report RESULTS…` a page of the results named. `retrieval --data …` searches your
-own questions.
+own questions. `published` writes docs/benchmarks from its lines.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ def main() -> None:
         "modules",
         "ctr",
         "report",
+        "published",
         "all",
     ]
     parser.add_argument("what", choices=parts, nargs="?", default="all")
@@ -37,6 +38,10 @@ def main() -> None:
         from . import ctr
 
         sys.exit(ctr.main(sys.argv[2:]))
+    if sys.argv[1:2] == ["published"]:
+        from .html import published
+
+        sys.exit(published.main(sys.argv[2:]))
     if sys.argv[1:2] == ["retrieval"] and any(a.startswith("--data") for a in sys.argv):
         from . import retrieval_judged
 

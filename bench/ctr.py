@@ -2,6 +2,7 @@
 
     python -m bench ctr --quick                                # MovieLens-1M, two budgets, minutes
     python -m bench ctr --data criteo --path dac/ --jobs 4     # the whole sweep
+    python -m bench ctr --methods memcom memcom:table_dtype=int8   # a method beside one of its forms
 
 A run that is in the results is not done again, so a sweep that was ended goes on where it was. docs/benchmarks.md says
 what each option and each field of a line is.
@@ -95,6 +96,24 @@ def wanted(given: argparse.Namespace, data: dict[str, Any], settings: Run, tuned
                 own = {**settings, "model": model}
                 own.update(tuned.get(cell(model, method, budget), {}))
                 yield {**data, "model": model, "method": method, "budget": budget, "seed": seed, "settings": own}
+
+
+def form(text: str) -> tuple[str, dict[str, Any]]:
+    """Method and config of `METHOD` or `METHOD:FIELD=VALUE,...`; a value is JSON, or else text.
+
+    Raises ValueError where it is neither.
+    """
+    method, colon, fields = text.partition(":")
+    config: dict[str, Any] = {}
+    for field in fields.split(",") if colon else []:
+        name, equals, value = field.partition("=")
+        if not (name and equals and value) or name in config:
+            raise ValueError(f"a form is METHOD:FIELD=VALUE,..., each field once, found {text!r}")
+        try:
+            config[name] = json.loads(value)
+        except ValueError:
+            config[name] = value
+    return method, config
 
 
 def cell(model: str, method: str, budget: float | None) -> str:
@@ -221,7 +240,9 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     data.add_argument("--data-seed", type=int, default=0, help="of negatives, random splits and generated data")
     runs = parser.add_argument_group("runs")
     runs.add_argument("--models", nargs="+", choices=MODELS, default=["dlrm"])
-    runs.add_argument("--methods", nargs="+", default=list(SURVEY), help="ids, or all; by default the survey's")
+    runs.add_argument(
+        "--methods", nargs="+", default=list(SURVEY), help="ids, or all; ID:FIELD=VALUE,... with its config"
+    )
     runs.add_argument("--no-full", action="store_true", help="leave out the full table")
     runs.add_argument("--budgets", nargs="+", type=_ratio, default=None, help="ratios of the float32 bytes")
     runs.add_argument("--seeds", nargs="+", type=int, default=None)
@@ -249,7 +270,10 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     given.path = [str(Path(p).absolute()) for p in given.path] if given.path else None
     known = _methods()
     given.methods = list(known) if given.methods == ["all"] else given.methods
-    unknown = [m for m in given.methods if m not in known]
+    try:
+        unknown = [m for m in given.methods if form(m)[0] not in known]
+    except ValueError as fault:
+        parser.error(str(fault))
     if unknown:
         parser.error(f"methods must be of {', '.join(known)}, found {unknown[0]!r}")
     return given

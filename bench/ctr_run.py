@@ -27,6 +27,7 @@ import embstore.nn as enn
 from embstore import errors
 
 from . import ctr_models, ctr_sources, metrics, timing
+from .ctr import form
 from .ctr_data import Clicks
 from .train import Loop, Outcome
 
@@ -121,7 +122,8 @@ def run(plan: dict[str, Any]) -> dict[str, Any]:
     _warm_up()
     peak = Peak(plan["parent"])
     try:
-        module, outcome, training = fit(data, plan["method"], plan["budget"], plan["seed"], settings)
+        method, config = form(plan["method"])
+        module, outcome, training = fit(data, method, plan["budget"], plan["seed"], settings, **config)
     except errors.BudgetError as refused:
         return {"reason": str(refused), **_about()}
     found = dataclasses.asdict(outcome)

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from . import pdf
+from . import pdf, published
 from .page import build
 from .runs import InputError, read
 
@@ -17,6 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("results", nargs="+", type=Path, help="lines of ctr, JSON of vectors, retrieval, words")
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="the page; its PDF lies beside it")
     parser.add_argument("--csv", type=Path, default=None, help="a directory for the tables as files too")
+    parser.add_argument("--picture", type=Path, default=None, help="a PNG of quality against bytes too")
     parser.add_argument("--no-pdf", action="store_true", help="the page only")
     given = parser.parse_args(arguments)
     try:
@@ -35,10 +36,15 @@ def main(arguments: list[str] | None = None) -> int:
         for table in tables:
             (given.csv / f"{table.name}.csv").write_text(table.csv(), encoding="utf-8")
         print(given.csv)
-    if given.no_pdf or not material.runs:
+    if not material.runs or (given.no_pdf and given.picture is None):
         return 0
     if not pdf.available():
-        print("no PDF: it needs matplotlib; or print the page from a browser", file=sys.stderr)
+        print("no PDF and no picture: they need matplotlib; or print the page from a browser", file=sys.stderr)
+        return 0
+    if given.picture is not None:
+        published.picture(material, given.picture)
+        print(given.picture)
+    if given.no_pdf:
         return 0
     path = given.out.with_suffix(".pdf")
     pdf.write(material, path)

@@ -67,6 +67,34 @@ def test_lines_have_every_key_and_the_seed_decides_the_rest(options, tmp_path, c
         assert all(runs[cell][k] == other[cell][k] for k in KEYS - MEASURED)
 
 
+def test_a_method_beside_one_of_its_forms(options, tmp_path):
+    coded = "memcom:table_dtype=int8,sign=false"
+    assert ctr.main([*options, "--no-full", "--methods", "memcom", coded, "--budgets", "0.3"]) == 0
+    plain, own = lines(tmp_path / "runs.jsonl")
+    assert [plain["method"], own["method"]] == ["memcom", coded]
+    assert {field.get("table_dtype") for field in own["config"] if field["method"] == "memcom"} == {"int8"}
+    assert {field["table_dtype"] for field in plain["config"] if field["method"] == "memcom"} == {"float32"}
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("hash", ("hash", {})),
+        ("hash:hash=mix,seed=3", ("hash", {"hash": "mix", "seed": 3})),
+        ("pep:x=true,y=0.5", ("pep", {"x": True, "y": 0.5})),
+    ],
+)
+def test_forms(text, found):
+    assert ctr.form(text) == found
+
+
+@pytest.mark.parametrize("text", ["hash:", "hash:a", "hash:a=", "hash:=1", "hash:a=1,a=2", "hash:a=1,"])
+def test_what_is_no_form(text, options, capsys):
+    with pytest.raises(SystemExit):
+        ctr.main([*options, "--methods", text])
+    assert f"found {text!r}" in capsys.readouterr().err
+
+
 def test_a_killed_sweep_goes_on(options, tmp_path):
     file = tmp_path / "runs.jsonl"
     options += ["--methods", "compo", "hash", "--budgets", "0.5", "0.1"]
