@@ -24,6 +24,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     "robe": ({"wrap": True}, {"sign": True}),
     "memcom": ({"bias": True},),
     "adapt": ({"map": "hot_ids"},),
+    "dhe": ({"hashes": 1024, "layers": 5},),
     "deeplight": (
         {"density": 0.03},
         {"values": "int8"},

@@ -13,10 +13,12 @@ import numpy.typing as npt
 from ..arrays import Arrays, ArraySpec, TableShape
 from ..errors import BudgetError, ConfigError
 from ..method import FloatRows, Ids, Named
+from ..method import nbytes as nbytes_of
 from ._hashing import check_seed, scramble
 from ._trained import TrainedMethod
 
 MOST = 2**16
+HASHES = (256, 128, 64, 32, 16)
 _BLOCK = 4096
 
 
@@ -28,9 +30,13 @@ class Dhe(TrainedMethod):
     place of the paper's two remainders: it is as universal for ids up to 2^40, and one multiplication. Uniform
     encodings are (2 h + 1) / 2^24 - 1, exact in float32; Gaussian ones are made from pairs of them by Box and Muller.
 
+    The paper's network, 1,024 hashes and 5 hidden layers, spends its bytes on the first of many narrow layers. Trained
+    with a model for a few epochs, one wide layer of fewer hashes learns more within the same bytes (docs/modules.md).
+
     Parameters
     ----------
-    hashes : k, the length of an encoding; even for "gaussian".
+    hashes : k, the length of an encoding, even for "gaussian"; None for 256, or the most of 128, 64, 32 and 16 that the
+        hidden layer is at least a quarter as wide as.
     width : values of each hidden layer; None for the widest within a tenth of the table's bytes.
     layers : hidden layers, each linear (batch normalization is folded in), then Mish. One more linear layer ends.
     encoding : "uniform" in (-1, 1) or "gaussian".
@@ -41,32 +47,39 @@ class Dhe(TrainedMethod):
     shorthand: ClassVar[tuple[str, ...]] = ("width",)
     native_tolerance: ClassVar[float] = 1e-6
 
-    hashes: int = 1024
+    hashes: int | None = None
     width: int | None = None
-    layers: int = 5
+    layers: int = 1
     encoding: Literal["uniform", "gaussian"] = "uniform"
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name, most in (("hashes", MOST), ("width", MOST), ("layers", 16)):
             value = getattr(self, name)
-            if (value is not None or name != "width") and (type(value) is not int or not 1 <= value <= most):
+            if (value is not None or name == "layers") and (type(value) is not int or not 1 <= value <= most):
                 raise ConfigError(f"{name} of dhe must be from 1 to {most}, found {value!r}; leave it out")
         if self.encoding not in ("uniform", "gaussian"):
             raise ConfigError(f"encoding of dhe must be 'uniform' or 'gaussian', found {self.encoding!r}; choose one")
-        if self.encoding == "gaussian" and self.hashes % 2:
+        if self.encoding == "gaussian" and (self.hashes or 0) % 2:
             raise ConfigError(f"hashes of dhe must be even for 'gaussian', found {self.hashes}; add one")
         check_seed(self.id, self.seed)
 
     def resolve(self, shape: TableShape) -> Self:
-        if self.width is not None:
-            return self
-        return dataclasses.replace(self, width=max(1, self._widest(shape, shape.nbytes_float32 // 10)))
+        return self._sized(shape, shape.nbytes_float32 // 10)
+
+    def _sized(self, shape: TableShape, nbytes: int) -> Self:
+        """Hashes and width, each where it is None; a width of 1 where `nbytes` is too little for any."""
+        for hashes in HASHES if self.hashes is None else (self.hashes,):
+            found = dataclasses.replace(self, hashes=hashes)
+            width = self.width or max(1, found._widest(shape, nbytes))
+            if 4 * width >= hashes:
+                break
+        return dataclasses.replace(found, width=width)
 
     def sizes(self, dim: int) -> tuple[tuple[int, int], ...]:
         """Inputs and outputs of each linear layer, of a resolved config."""
         width = self.width or 1
-        return (self.hashes, width), *[(width, width)] * (self.layers - 1), (width, dim)
+        return (self.hashes or HASHES[-1], width), *[(width, width)] * (self.layers - 1), (width, dim)
 
     def layout(self, shape: TableShape) -> tuple[ArraySpec, ...]:
         specs = []
@@ -87,19 +100,19 @@ class Dhe(TrainedMethod):
         return low
 
     def for_budget(self, shape: TableShape, nbytes: int) -> Self:
-        width = self._widest(shape, nbytes)
-        if width < (self.width or 1):
-            floor = self._bytes(shape, self.width or 1)
+        found = self._sized(shape, nbytes)
+        floor = nbytes_of(found, shape)
+        if floor > nbytes:
             raise BudgetError(
-                f"dhe needs at least {floor:,} bytes with {self.hashes} hashes and a width of {self.width or 1}, found "
+                f"dhe needs at least {floor:,} bytes with {found.hashes} hashes and a width of {found.width}, found "
                 f"a budget of {nbytes:,}; raise it or take fewer hashes",
                 floor=floor,
             )
-        return dataclasses.replace(self, width=self.width or width)
+        return found
 
     def factors(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
         """a_j and b_j of the hashes."""
-        hashed = scramble(np.arange(2 * self.hashes, dtype=np.int64), self.seed)
+        hashed = scramble(np.arange(2 * (self.hashes or 0), dtype=np.int64), self.seed)
         return hashed[::2] | np.uint64(1), hashed[1::2]
 
     def encodings(self, ids: Ids) -> npt.NDArray[np.float64]:

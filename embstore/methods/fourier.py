@@ -15,6 +15,7 @@ from ..method import FloatRows, Ids, Named
 from ._trained import TrainedMethod, random_floats
 
 MOST = 2**16
+MORE = (8, 4, 2)
 _BLOCK = 4096
 # Taylor's polynomial of sin(pi z / 2) / z in z^2, highest power first: off by 7e-10 at most. csrc/methods/fourier.cpp
 # and embstore/nn/fourier.py evaluate the same, in float64, so that features have the same bits everywhere.
@@ -39,7 +40,8 @@ class Fourier(TrainedMethod):
 
     Parameters
     ----------
-    features : sines and cosines, half each; None for as many as a row has values (one more if that is odd).
+    features : sines and cosines, half each; None for as many as a row has values (one more if that is odd), as in the
+        paper, and within a budget for 8, 4 or 2 times as many if the hidden layer is at least half as wide.
     width : values of the hidden layer, each the product of a linear one and GELU of another; None for 4 times the
         length of a row, as in the paper.
     frequencies : half turns over all ids: "geometric", from 1 to half the number of ids, or the paper's "linear".
@@ -88,19 +90,28 @@ class Fourier(TrainedMethod):
 
     def for_budget(self, shape: TableShape, nbytes: int) -> Self:
         sized = self._with_features(shape)
-
-        def cost(width: int) -> int:
-            return sum(a.nbytes() for a in dataclasses.replace(sized, width=width).layout(shape))
-
+        if self.features is None and self.width is None:
+            for times in MORE:
+                most = dataclasses.replace(sized, features=min(MOST, times * (sized.features or 2)))
+                if 2 * most._widest(shape, nbytes) >= (most.features or 2):
+                    sized = most
+                    break
         least = self.width or 1
-        if cost(least) > nbytes:
+        if (floor := sized._bytes(shape, least)) > nbytes:
             raise BudgetError(
-                f"fourier needs at least {cost(least):,} bytes with {sized.features} features and a width of {least}, "
+                f"fourier needs at least {floor:,} bytes with {sized.features} features and a width of {least}, "
                 f"found a budget of {nbytes:,}; raise it or take fewer features",
-                floor=cost(least),
+                floor=floor,
             )
-        widest = 1 + (nbytes - cost(1)) // (cost(2) - cost(1))  # bytes are linear in the width
-        return dataclasses.replace(sized, width=self.width or min(widest, MOST))
+        return dataclasses.replace(sized, width=self.width or sized._widest(shape, nbytes))
+
+    def _bytes(self, shape: TableShape, width: int) -> int:
+        return sum(a.nbytes() for a in dataclasses.replace(self, width=width).layout(shape))
+
+    def _widest(self, shape: TableShape, nbytes: int) -> int:
+        """The largest width within `nbytes`, which are linear in it; 0 or less for none."""
+        one = self._bytes(shape, 1)
+        return min(MOST, 1 + (nbytes - one) // (self._bytes(shape, 2) - one))
 
     def steps(self, shape: TableShape) -> npt.NDArray[np.uint64]:
         """How far each frequency turns from an id to the middle between it and the next, in turns of 2^-64."""

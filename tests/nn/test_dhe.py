@@ -1,5 +1,7 @@
 """Deep hash embeddings: the solver's known widths, encodings, Mish, folded normalization, budgets."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -38,7 +40,7 @@ def test_unreachable_ratio_is_refused():
 
 
 def test_weights_of_training_are_those_of_the_module():
-    module = enn.embedding("dhe", 10_000, 16, hashes=64, width=12)
+    module = enn.embedding("dhe", 10_000, 16, hashes=64, width=12, layers=5)
     assert sum(p.numel() for p in module.parameters()) == trained_weights(12, 16, 64)
 
 
@@ -110,12 +112,21 @@ def test_budgets():
     shape = TableShape(100_000, 16)
     for ratio in (0.5, 0.1, 0.01):
         method = Dhe().for_budget(shape, int(shape.nbytes_float32 * ratio))
-        wider = Dhe(width=method.width + 1)
+        wider = dataclasses.replace(method, width=method.width + 1)
         assert nbytes(method, shape) <= shape.nbytes_float32 * ratio < nbytes(wider, shape)
     floor = nbytes(Dhe(width=1), shape)
     with pytest.raises(errors.BudgetError, match=f"at least {floor:,} bytes"):
         Dhe().for_budget(shape, floor - 1)
     assert Dhe().for_budget(shape, floor).width == 1
+
+
+def test_hashes_follow_the_width():
+    shape = TableShape(100_000, 16)
+    sized = [Dhe().for_budget(shape, nbytes) for nbytes in (1_000_000, 60_000, 10_000, 1_000)]
+    assert [method.hashes for method in sized] == [256, 128, 64, 16]
+    assert all(16 <= method.hashes <= 4 * method.width for method in sized[:3])
+    assert [Dhe(width=w).resolve(shape).hashes for w in (64, 63, 4, 3)] == [256, 128, 16, 16]
+    assert Dhe(hashes=1024, layers=5).for_budget(shape, 1_000_000).hashes == 1024
 
 
 def test_refused():

@@ -1,5 +1,6 @@
 """Fourier features: the same bits everywhere, near the true sines, apart for every two ids; budgets."""
 
+import dataclasses
 import math
 import os
 import subprocess
@@ -106,10 +107,11 @@ def test_rows_without_the_residual_start_with_the_spread_of_a_full_table():
 def test_budgets():
     shape = TableShape(100_000, 17)
     assert Fourier().resolve(shape) == Fourier(features=18, width=68)
-    for ratio in (0.1, 0.01, 0.001):
+    for ratio, features in ((0.1, 144), (0.01, 72), (0.001, 36), (0.0003, 18)):
         method = Fourier().for_budget(shape, int(shape.nbytes_float32 * ratio))
+        assert method.features == features
         assert nbytes(method, shape) <= shape.nbytes_float32 * ratio
-        assert nbytes(Fourier(features=18, width=method.width + 1), shape) > shape.nbytes_float32 * ratio
+        assert nbytes(dataclasses.replace(method, width=method.width + 1), shape) > shape.nbytes_float32 * ratio
     floor = nbytes(Fourier(features=18, width=1), shape)
     with pytest.raises(errors.BudgetError, match=f"at least {floor:,} bytes"):
         Fourier().for_budget(shape, floor - 1)

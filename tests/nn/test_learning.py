@@ -17,9 +17,6 @@ DIM = 8
 # common, so methods that make two ids share a row lose most: that is the bound of a module without a line here.
 BELOW = {"int16": 0.015, "int8": 0.02, "alpt": 0.02, "dpq": 0.02, "mgqe": 0.03, "dedup": 0.04, "tt": 0.05}
 OTHERS_BELOW = 0.12
-# An MLP of hashes learns slowly: four epochs take it a little above popularity.
-BELOW["dhe"] = 0.25
-ABOVE = {"dhe": 0.01}
 # Settings without which a module cannot be half of float32 tables as small as these.
 MORE = {"define": {"stored": "int8"}, "mgqe": {"bits": 4, "cold_bits": 3}}
 
@@ -65,7 +62,7 @@ def test_every_module_learns(name):
     found, module = fit(name, 0.5, **MORE.get(name, {}))
     assert module.nbytes_inference() <= 0.5 * 4 * DIM * sum(clicks().field_sizes)
     assert set(found.epochs) == {stage.name for stage in module.stages()}
-    assert found.valid_auc > popularity() + ABOVE.get(name, 0.05)
+    assert found.valid_auc > popularity() + 0.05
     assert found.valid_auc > full().valid_auc - BELOW.get(name, OTHERS_BELOW)
 
 
