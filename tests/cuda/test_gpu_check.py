@@ -18,7 +18,7 @@ if not driver.built():
 
 from host import HostDriver
 
-import embstore.cuda.table
+import embstore.cuda.take
 from bench import gpu_check
 from embstore.cuda.array import DeviceArray
 
@@ -37,7 +37,7 @@ def test_without_a_gpu_it_says_so() -> None:
 def host(monkeypatch: pytest.MonkeyPatch) -> HostDriver:
     found = HostDriver()
     monkeypatch.setitem(sys.modules, "cupy", None)
-    for module in (embstore.cuda.table, driver):
+    for module in (embstore.cuda.take, driver):
         monkeypatch.setattr(module, "Driver", lambda: found)
     return found
 
