@@ -118,7 +118,7 @@ def search(
         scans = [
             _Scan(driver, part, call.stream if p == home else own, None if p == home else away, asked, done)
             for p, (part, own) in enumerate(places)
-            if part._part[0] < part._part[1]
+            if part._part[0] < part._part[1] and n
         ]
         for scan in scans:
             scan.begin(given.address, n, mask, table.num_embeddings, norms=block > 0 and metric != "ip")
@@ -202,7 +202,10 @@ class _Scan:
         if asked.wanted > asked.k or self._coded:
             self._bound.rescore(self._batch, self._count, asked.wanted, asked.k, asked.metric, self._room, self._stream)
         best = self._room + extension().room_parts(self._count, asked.wanted)[0]
-        device = self._device if self._home is None else self._home[0]
+        device = self._device
+        if self._home is not None:  # which may be reading what an earlier batch left there
+            device = self._home[0]
+            self._driver.follow(self._device, self._stream, *self._home)
         nbytes = 8 * self._count * asked.k
         self._driver.copy_between((device, to), (self._device, best), nbytes, self._device, self._stream)
         if self._home is not None:

@@ -198,3 +198,38 @@ def test_what_is_refused(table: embstore.Table, split: SplitTable, host: HostDri
         split.bag(OnDevice(host, np.array([[1]]), 1), out=OnDevice(host, np.zeros((1, DIM), np.float32), 0))
     with pytest.raises(errors.ConfigError, match="check must be one of"):
         split.lookup([1], check="never")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
+@pytest.mark.parametrize("method", ["float16", "int8", "rotate,rabitq", "tt"])
+def test_hits_are_those_of_one_device(method: str, metric: str, host: HostDriver, tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    rows = rng.standard_normal((700, 16)).astype(np.float32)
+    rows[400:500] = rows[:100]  # equal scores on two devices come by id
+    table = embstore.compress(rows, tmp_path / "t", method)
+    whole, split = to_device(table, "cuda", host), to_device(table, DEVICES, host)
+    mask = rng.random(700) < 0.2
+    for n, k, filter in ((1, 1, None), (150, 10, None), (3, 700, None), (3, 300, mask)):
+        queries = rng.standard_normal((n, 16)).astype(np.float32)
+        want = whole.search(queries, k, metric, filter=filter, exact=True)  # type: ignore[union-attr]
+        found = split.search(queries, k, metric, filter=filter, exact=True)  # type: ignore[union-attr]
+        assert all(same(a.numpy(), b.numpy()) for a, b in zip(found, want, strict=True))
+    given = OnDevice(host, queries, device=1)
+    here = split.search(given, 300, metric, filter=OnDevice(host, mask, device=1), exact=True)  # type: ignore[union-attr]
+    assert [a.device for a in here] == [1, 1]
+    assert all(same(a.numpy(), b.numpy()) for a, b in zip(here, want, strict=True))
+    # Every device chooses its own candidates: together they are more than those of one.
+    near, best = split.search(rows[:50], 5, metric)[1].numpy(), table.search(rows[:50], 5, metric)[1]  # type: ignore
+    assert (np.sort(near) == np.sort(best)).mean() > 0.98
+
+
+def test_a_search_leaves_nothing_and_empty_parts_have_no_part(host: HostDriver, tmp_path: Path) -> None:
+    rows = np.random.default_rng(1).standard_normal((2, 8)).astype(np.float32)
+    table = embstore.compress(rows, tmp_path / "t", "int8")
+    with to_device(table, DEVICES, host) as split:  # type: ignore[union-attr]
+        split.search(rows, 2, "l2")
+        held = len(host.held)
+        assert (split.search(rows, 2, "l2")[1].numpy() == [[0, 1], [1, 0]]).all()
+        assert split.search(np.empty((0, 8), np.float32), 2)[0].shape == (0, 2)
+        assert len(host.held) == held
+    assert not host.held
