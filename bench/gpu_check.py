@@ -274,15 +274,20 @@ def split_tables(quick: bool, clock: Clock) -> Iterator[dict[str, Any]]:
 def searches(quick: bool, clock: Clock) -> Iterator[dict[str, Any]]:
     """Exact searches of batches of 100 queries; beside PyTorch's matmul and topk in float16 where PyTorch is."""
     rows, queries, k = (1 << 18 if quick else 10 << 20), 100, 10
-    for name in ("float16", "int8", "int4", "pq", "rabitq", "binary"):
-        with big_table(name, {}, rows).to("cuda") as gpu:
+    for name, config in (
+        ("float16", {}), ("int8", {}), ("int4", {}), ("pq", {}), ("pq", {"m": 16}), ("rabitq", {}), ("binary", {}),
+    ):  # fmt: skip
+        with big_table(name, config, rows).to("cuda") as gpu:
             sets = [clock.normal((queries, DIM), seed) for seed in range(3)]
-            # Where codes are scored in integers, both ways.
-            for exact in (False, True) if gpu._open.bound.coded_block() else (True,):
+            label = name + "".join(f" {field}={value}" for field, value in config.items())
+            # Where codes are scored as they are, both ways.
+            bound = gpu._open.bound
+            for exact in (False, True) if bound.coded_block() or bound.table_entries() else (True,):
                 calls = [lambda q=q, gpu=gpu, exact=exact: gpu.search(q, k, "ip", exact=exact) for q in sets]
                 yield {
-                    "method": name + ("" if exact else ", in integers"), "rows": rows, "queries": queries, "k": k,
-                    "seconds": clock.seconds(calls, 5 if quick else 15), "bytes": rows * sum(row_sizes(name, {})),
+                    "method": label + ("" if exact else ", in integers"),
+                    "rows": rows, "queries": queries, "k": k, "seconds": clock.seconds(calls, 5 if quick else 15),
+                    "bytes": rows * sum(row_sizes(name, config)),
                 }  # fmt: skip
     try:
         import torch

@@ -175,6 +175,20 @@ class DeviceTable {
                         cuda::target_of(device_, pointer<void>(stream)));
   }
 
+  // Entries of a query's tables, 0 where codes are not scored by them; and those of queries in the space of codes.
+  int64_t table_entries() const {
+    const auto* scores = dynamic_cast<const cuda::TableScores*>(codes_);
+    return scores == nullptr ? 0 : scores->entries();
+  }
+  void make_tables(uint64_t queries, uint64_t constants, int n, uint64_t products, uint64_t tables, uint64_t terms,
+                   uint64_t stream) const {
+    nb::gil_scoped_release unlocked;
+    cuda::OnDevice on(device_);
+    dynamic_cast<const cuda::TableScores&>(*codes_).make_tables(
+        pointer<const float>(queries), pointer<const float>(constants), n, pointer<float>(products),
+        pointer<uint16_t>(tables), pointer<cuda::QueryTerms>(terms), cuda::target_of(device_, pointer<void>(stream)));
+  }
+
   // Columns of a row between which sums of integers become floats, 0 where there are none; see kernel.h.
   int coded_block() const { return codes_->coded_block(); }
 
@@ -313,7 +327,10 @@ NB_MODULE(_cuda, m) {
       .def("rescore", &DeviceTable::rescore, nb::arg("queries"), nb::arg("count"), nb::arg("wanted"), nb::arg("k"),
            nb::arg("metric"), nb::arg("room"), nb::arg("stream"))
       .def("squared_norms", &DeviceTable::squared_norms, nb::arg("rows"), nb::arg("squares"), nb::arg("stream"))
-      .def("coded_block", &DeviceTable::coded_block);
+      .def("coded_block", &DeviceTable::coded_block)
+      .def("table_entries", &DeviceTable::table_entries)
+      .def("make_tables", &DeviceTable::make_tables, nb::arg("queries"), nb::arg("constants"), nb::arg("n"),
+           nb::arg("products"), nb::arg("tables"), nb::arg("terms"), nb::arg("stream"));
   m.def("merge", [](int device, uint64_t hits, int parts, int count, int k, int metric, uint64_t scores, uint64_t ids,
                     uint64_t stream) {
     nb::gil_scoped_release unlocked;

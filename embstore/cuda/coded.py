@@ -1,9 +1,8 @@
-"""Queries as integers, for scores of codes as they are: what csrc/search/_integer.h and _packed.h make of them."""
+"""Queries for scores of codes as they are: in integers, as in csrc/search/_integer.h and _packed.h, or for tables."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,20 +37,39 @@ def _inner(method: Method) -> Method:
     return method.method if isinstance(method, Pipeline) else method
 
 
+@dataclass(frozen=True)
+class Projected:
+    """Queries of a batch for codes that are scored by tables, which the device makes.
+
+    values : float32 (n, columns of codes); zero for queries with NaN or infinities.
+    constants : float32 (n,), the constant part of their scores.
+    """
+
+    values: npt.NDArray[np.float32]
+    constants: npt.NDArray[np.float32]
+
+
+def projected(method: Method, shared: Named, queries: FloatRows) -> Projected:
+    """Queries (n, embedding_dim) in the space of codes."""
+    constants = np.zeros(len(queries), np.float32)
+    if isinstance(method, Pipeline):
+        with np.errstate(all="ignore"):
+            queries, constants = method.adjoint(shared, queries)
+    usable = np.asarray(np.isfinite(queries).all(axis=1))
+    constants = np.where(usable & np.isfinite(constants), constants, np.float32(0))
+    return Projected(np.where(usable[:, None], queries, np.float32(0)), constants)
+
+
 def coded(method: Method, shared: Named, queries: FloatRows, block: int) -> Coded:
     """Queries (n, embedding_dim) for codes of `in_integers`, which a device scores by blocks of columns.
 
     A query with NaN or infinities scores zero everywhere.
     """
-    inner = _inner(method)
-    constants: Any = np.float32(0)
-    if isinstance(method, Pipeline):
-        with np.errstate(all="ignore"):
-            queries, constants = method.adjoint(shared, queries)
+    inner, given = _inner(method), projected(method, shared, queries)
+    queries = given.values
     n, dim = queries.shape
     top = np.abs(queries).max(axis=1).astype(np.float32)
-    usable = (top > 0) & (top <= np.finfo(np.float32).max)
-    queries = np.where(usable[:, None], queries, np.float32(0))
+    usable = top > 0
     top = np.where(usable, top, np.float32(1))[:, None]
     steps = np.where(usable, top[:, 0] / np.float32(_LARGEST), np.float32(0))
     terms = np.zeros((n, 3), np.float32)
@@ -65,7 +83,7 @@ def coded(method: Method, shared: Named, queries: FloatRows, block: int) -> Code
         integers = np.rint(np.clip(queries / top * np.float32(_LARGEST), -_LARGEST, _LARGEST))
         terms[:, 0] = -middle * integers.sum(axis=1).astype(np.float32)
         terms[:, 1] = steps * unit
-    terms[:, 2] = np.where(np.isfinite(constants), constants, np.float32(0))
+    terms[:, 2] = given.constants
     values = np.zeros((n, -(-dim // _WORD) * _WORD), np.int8)
     values[:, :dim] = integers
     sums = np.add.reduceat(values.astype(np.int64), np.arange(0, dim, block), axis=1).astype(np.float32)

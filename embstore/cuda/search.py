@@ -13,7 +13,7 @@ from ..encoding import flat
 from ..errors import ConfigError, ShapeError
 from . import interop
 from .call import Call
-from .coded import Coded, coded, in_integers
+from .coded import Coded, Projected, coded, in_integers, projected
 from .driver import Driver, extension
 from .interop import View
 
@@ -69,7 +69,8 @@ def search(
     filter : rows that may be found: a bool mask of shape (num_embeddings,) or ids, of the host; or a bool or uint8 mask
         on the device.
     exact : every row is scored from its decoded values. Otherwise `int8`, `int4`, `rabitq` and `binary` are scored in
-        integers with queries rounded to 8 bits, which chooses 4 k + 32 candidates, at most 4096, for such scores.
+        integers with queries rounded to 8 bits, and `pq` with slices of 8 values or more from tables of rounded
+        products, which chooses 4 k + 32 candidates, at most 4096, for such scores.
     stream : as of `lookup`. The call waits for it: whether a scan has to be run again is decided on the host.
 
     Returns
@@ -99,7 +100,8 @@ def search(
     here = places[home][0]
     method, shared, bound = table.table._method, table.table._stored.shared, here._open.bound
     block = 0 if exact or not in_integers(method) else bound.coded_block()
-    wanted = min(max(k, _CANDIDATES * k + _MARGIN), most) if block else k
+    rounded = not exact and (block > 0 or bound.table_entries() > 0)
+    wanted = min(max(k, _CANDIDATES * k + _MARGIN), most) if rounded else k
     while batch > 1 and native.room_bytes(batch, wanted, dim) > _ROOM:
         batch -= 1
     call = Call(driver, here._device, queries, stream)
@@ -111,7 +113,7 @@ def search(
         asked = _Asked(dim, min(batch, max(n, 1)), wanted, k, METRICS.index(metric))
         mask = _mask(table, call, filter)
         on_host = np.empty((n, dim), np.float32)
-        if block and n:
+        if rounded and n:
             driver.copy_out(here._device, on_host.reshape(-1).view(np.uint8), given.address, call.stream)
         merged = call.take(8 * len(places) * asked.batch * k)
         away = (here._device, call.stream)
@@ -121,10 +123,13 @@ def search(
             if part._part[0] < part._part[1] and n
         ]
         for scan in scans:
-            scan.begin(given.address, n, mask, table.num_embeddings, norms=block > 0 and metric != "ip")
+            scan.begin(given.address, n, mask, table.num_embeddings, norms=rounded and metric != "ip")
         for start in range(0, n, asked.batch):
             count = min(asked.batch, n - start)
-            some = coded(method, shared, on_host[start : start + count], block) if block else None
+            some: Coded | Projected | None = None
+            if rounded:
+                part = on_host[start : start + count]
+                some = coded(method, shared, part, block) if block else projected(method, shared, part)
             for scan in scans:
                 scan.start(start, count, some)
             again = [scan for scan in scans if scan.lost()]
@@ -167,6 +172,7 @@ class _Scan:
         self._bound = part._open.bound
         self._queries = self._mask = self._squares = self._start = self._count = 0
         self._coded: list[int] = []
+        self._own: dict[str, int] = {}
         if home is not None:
             driver.follow(self._device, stream, *home)
         self._room = self._take(extension().room_bytes(asked.batch, asked.wanted, asked.dim))
@@ -177,11 +183,19 @@ class _Scan:
         self._mask = self._here(mask, rows) if mask else 0
         self._squares = self._part._open.squares(self._asked.dim, self._stream) if norms else 0
 
-    def start(self, start: int, count: int, some: Coded | None) -> None:
-        """Search for `count` queries from one on, as integers where there are such."""
+    def start(self, start: int, count: int, some: Coded | Projected | None) -> None:
+        """Search for `count` queries from one on, by scores of codes where there are such."""
         self._start, self._count = start, count
-        if some is not None:
-            self._coded = [*(self._put(array) for array in (some.values, some.sums, some.terms)), self._squares]
+        if isinstance(some, Coded):
+            values, sums = self._put("values", some.values), self._put("sums", some.sums)
+            self._coded = [values, sums, self._put("terms", some.terms), self._squares]
+        elif some is not None:
+            entries = count * self._bound.table_entries()
+            tables, terms = self._kept("tables", 2 * entries), self._kept("terms", 12 * count)
+            queries, constants = self._put("values", some.values), self._put("sums", some.constants)
+            products = self._kept("products", 4 * entries)
+            self._bound.make_tables(queries, constants, count, products, tables, terms, self._stream)
+            self._coded = [tables, 0, terms, self._squares]
         self.run(first=True)
 
     def run(self, first: bool) -> None:
@@ -220,8 +234,14 @@ class _Scan:
         self._done.callback(self._driver.release_on, self._device, address, self._stream)
         return address
 
-    def _put(self, array: npt.NDArray[Any]) -> int:
-        address = self._take(array.nbytes)
+    def _kept(self, name: str, nbytes: int) -> int:
+        """Memory for every batch, of which the first is the largest."""
+        if name not in self._own:
+            self._own[name] = self._take(nbytes)
+        return self._own[name]
+
+    def _put(self, name: str, array: npt.NDArray[Any]) -> int:
+        address = self._kept(name, array.nbytes)
         self._driver.copy_in(self._device, address, flat(array), self._stream)
         return address
 

@@ -12,6 +12,7 @@ import pytest
 
 import embstore
 from embstore import registry
+from embstore.arrays import Arrays, TableShape
 from embstore.cuda import GpuTable, driver, to_device
 from embstore.testing import make_rows
 from embstore.testing.laws import same
@@ -20,10 +21,11 @@ if not driver.built():
     pytest.skip("embstore._cuda was not built: nvcc was not found, or EMBSTORE_CUDA=off", allow_module_level=True)
 
 from host import HostDriver
+from in_memory import table_of as table_of_arrays
 from test_gpu_search import METRICS, exact
 from test_gpu_search import check as check_hits
 
-from embstore.cuda.coded import coded, in_integers
+from embstore.cuda.coded import coded, in_integers, projected
 from embstore.cuda.search import _Asked, _Scan
 
 CONFIGS: list[tuple[str, dict[str, Any]]] = [
@@ -50,7 +52,8 @@ def plain_host(monkeypatch: pytest.MonkeyPatch) -> None:
 def scored(gpu: GpuTable, queries: Any, metric: str) -> tuple[Any, Any]:
     """Scores in integers of every row, best first, and ids."""
     n, rows, table = len(queries), len(gpu), gpu.table
-    some = coded(table._method, table._stored.shared, queries, gpu._open.bound.coded_block())
+    given, block = (table._method, table._stored.shared, queries), gpu._open.bound.coded_block()
+    some = coded(*given, block) if in_integers(table._method) else projected(*given)
     at = gpu._driver.allocate(0, queries.nbytes)
     gpu._driver.copy_in(0, at, queries.reshape(-1).view(np.uint8), 0)
     with contextlib.ExitStack() as done:
@@ -87,6 +90,118 @@ def test_rows_are_in_the_order_of_the_host(
     queries[0], queries[1] = 0, 1
     _, ids = scored(gpu, queries, metric)
     assert same(ids, table._scan(queries, 333, metric, None))
+
+
+TABLES: list[tuple[int, dict[str, Any]]] = [
+    (64, {"m": 4}),
+    (64, {"m": 8, "bits": 8}),
+    (40, {"m": 5, "bits": 4}),
+    (130, {"m": 16, "bits": 4}),
+    (50, {"m": 3, "bits": 8}),
+    (50, {"m": 6, "bits": 5}),
+    (33, {"m": 2, "bits": 11}),
+    (24, {"m": 1, "bits": 1}),
+]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(("dim", "config"), TABLES, ids=str)
+def test_bounds_by_tables_are_those_of_the_host(
+    dim: int, config: dict[str, Any], metric: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host scores again what its bounds let through, so that these are compared with what they are said to be."""
+    table, gpu = random_codes(dim, config)
+    assert gpu._open.bound.table_entries() == config["m"] << config.get("bits", 8)
+    queries = np.random.default_rng(dim).standard_normal((19, dim)).astype(np.float32)
+    found, ids = scored(gpu, queries, metric)
+    products = bounds(table, queries)
+    squares = np.square(table.lookup(np.arange(len(table))).astype(np.float64)).sum(axis=1).astype(np.float32)
+    if metric == "cosine":
+        lengths = np.sqrt(squares)
+        products = products * np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0)
+    elif metric == "l2":
+        products = products + squares * np.float32(-0.5)
+    assert same(found, np.take_along_axis(products, ids, axis=1))
+    assert (np.sort(ids, axis=1) == np.arange(len(table))).all()
+    exact = queries.astype(np.float64) @ table.lookup(np.arange(len(table))).astype(np.float64).T
+    assert (bounds(table, queries) >= exact).all()
+
+
+def random_codes(dim: int, config: dict[str, Any], rows: int = 333) -> tuple[embstore.Table, GpuTable]:
+    """A table of product codes and centroids that are random: no fit, and every code occurs."""
+    shape, rng = TableShape(rows, dim), np.random.default_rng(dim)
+    method = registry.get("pq")(**config).resolve(shape)
+    specs = {s.name: s for s in method.layout(shape)}
+    arrays = {"codes": rng.integers(0, 256, (rows, *specs["codes"].row_shape)).astype(specs["codes"].dtype)}
+    shared = {
+        name: rng.standard_normal(spec.sizes()).astype(spec.dtype)
+        for name, spec in specs.items()
+        if spec.partition == "shared"
+    }
+    table = table_of_arrays(method, shape, [Arrays(arrays)], 512, shared)
+    gpu = to_device(table, "cuda", HostDriver())
+    assert isinstance(gpu, GpuTable)
+    return table, gpu
+
+
+def bounds(table: embstore.Table, queries: Any) -> Any:
+    """What csrc/search/_tables.h says, in numpy: sums of rounded products, what they lose added again."""
+    method, dim = table._method, queries.shape[1]
+    m, bits = method.config()["m"], method.config()["bits"]
+    top = min(255, 65535 // m) if bits == 4 else 65535 // m
+    tables = method.constants(table._stored.shared)["tables"].reshape(-1)
+    packed = np.unpackbits(np.asarray(table._stored.shards[0]["codes"]).view(np.uint8), axis=1, bitorder="little")
+    codes = packed[:, : m * bits].reshape(-1, m, bits) @ (1 << np.arange(bits))
+    found = np.empty((len(queries), len(table)), np.float32)
+    for q, query in enumerate(queries):
+        products = []
+        for s in range(m):
+            first, end = s * dim // m, (s + 1) * dim // m
+            own = tables[first << bits : end << bits].reshape(1 << bits, end - first)
+            sums = np.zeros(1 << bits, np.float32)
+            for j in range(end - first):
+                sums = sums + query[first + j] * own[:, j]
+            products.append(sums)
+        low = [p.min() for p in products]
+        step = max(p.max() - p.min() for p in products) / np.float32(top)
+        size = np.float32(0)
+        for p in products:
+            size = size + max(abs(p.min()), abs(p.max()))
+        inverse = np.float32(1) / step
+        integers = [
+            np.minimum(top, ((p - at) * inverse + np.float32(0.5)).astype(np.int64))
+            for p, at in zip(products, low, strict=True)
+        ]
+        offset = 0.0
+        for p, i, at in zip(products, integers, low, strict=True):
+            offset += float(at) + float(max(np.float32(0), (p - (at + i.astype(np.float32) * step)).max()))
+        offset += float(size) * (m + 8) * 2.0**-23 + 2.0**-145
+        total = sum(integers[s][codes[:, s]] for s in range(m))
+        found[q] = total.astype(np.float32) * step + np.float32(offset)
+    return found
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_candidates_by_tables_are_scored_from_their_values(metric: str) -> None:
+    for dim, config in TABLES[:4]:
+        table, gpu = random_codes(dim, config)
+        queries = np.random.default_rng(3).standard_normal((21, dim)).astype(np.float32)
+        found, ids = (a.numpy() for a in gpu.search(queries, 20, metric))
+        want, wanted = (a.numpy() for a in gpu.search(queries, 20, metric, exact=True))
+        assert same(found, want) and same(ids, wanted)
+        assert same(ids, table.search(queries, 20, metric)[1])
+
+
+def test_tables_are_for_long_slices_that_fit_a_block() -> None:
+    for dim, config in ((32, {"m": 8}), (256, {"m": 32}), (64, {"m": 2, "bits": 12})):
+        assert random_codes(dim, config)[1]._open.bound.table_entries() == 0
+
+
+def test_products_that_overflow_find_nothing() -> None:
+    _, gpu = random_codes(64, {"m": 4})
+    queries = np.stack([np.full(64, 3e38, np.float32), np.zeros(64, np.float32), np.ones(64, np.float32)])
+    ids = gpu.search(queries, 3, "ip")[1].numpy()
+    assert (ids[0] == -1).all() and (ids[1:] >= 0).all()
 
 
 def uniform_scores(table: embstore.Table, queries: Any) -> Any:

@@ -81,8 +81,8 @@ def test_every_kernel_is_timed(host: HostDriver, monkeypatch: pytest.MonkeyPatch
     assert host.held == {}
     searches = list(gpu_check.searches(True, FakeClock(host)))
     assert [row["method"] for row in searches] == [
-        "float16", "int8, in integers", "int8", "int4, in integers", "int4", "pq", "rabitq, in integers", "rabitq",
-        "binary, in integers", "binary",
+        "float16", "int8, in integers", "int8", "int4, in integers", "int4", "pq", "pq m=16, in integers", "pq m=16",
+        "rabitq, in integers", "rabitq", "binary, in integers", "binary",
     ]  # fmt: skip
     caches = list(gpu_check.caches(True, FakeClock(host)))
     assert [(row["method"], row["share"]) for row in caches[:4]] == [("float32", s) for s in (0.0, 0.1, 0.5, 1.0)]

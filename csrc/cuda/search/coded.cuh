@@ -52,6 +52,14 @@ EMBSTORE_HD void codes_of(const uint8_t* row, int j, int align, uint32_t (&w)[4]
   }
 }
 
+// A score from the product of a query and a row: as csrc/search/scan.cpp, of the norms of embstore/search/scan.py.
+EMBSTORE_HD float adjusted(Metric metric, float product, float square) {
+  if (metric == Metric::kIp) return product;
+  if (metric == Metric::kL2) return product + square * -0.5f;
+  const float length = root(square);
+  return product * (length > 0.0f ? 1.0f / length : 0.0f);
+}
+
 template <class C>
 struct CodedScanTask {
   static constexpr int kThreads = cuda::kThreads, kBlocks = 2, kRows = 2;
@@ -143,7 +151,7 @@ struct CodedScanTask {
         const QueryTerms terms = queries.terms[query];
         const float product = codes.finish(totals[r][q], places[r], terms) + terms.constant;
         // Adding 0 makes -0 equal to it, so that ids order them.
-        offer(call, query, ids[r], adjusted(product, square) + 0.0f);
+        offer(call, query, ids[r], adjusted(call.metric, product, square) + 0.0f);
       }
     }
   }
@@ -166,14 +174,6 @@ struct CodedScanTask {
         }
       }
     }
-  }
-
-  // As csrc/search/scan.cpp, of the norms of embstore/search/scan.py.
-  EMBSTORE_HD float adjusted(float product, float square) const {
-    if (call.metric == Metric::kIp) return product;
-    if (call.metric == Metric::kL2) return product + square * -0.5f;
-    const float length = root(square);
-    return product * (length > 0.0f ? 1.0f / length : 0.0f);
   }
 };
 

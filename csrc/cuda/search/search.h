@@ -46,12 +46,23 @@ struct QueryTerms {
   float shift, factor, constant;
 };
 
-// Queries rounded to bytes, all on the device.
+// Queries rounded to bytes, or their tables, all on the device.
 struct CodedQueries {
-  const uint32_t* words = nullptr;  // count x codes: four columns each, rows filled up to 16 columns with zeros
-  const float* sums = nullptr;      // count x blocks: the sum of a query's bytes over a block
+  // count x columns: a byte each, filled up to 16 columns with zeros; or count x entries of 16 bits
+  const uint32_t* words = nullptr;
+  const float* sums = nullptr;  // count x blocks: the sum of a query's bytes over a block
   const QueryTerms* terms = nullptr;
   const float* squares = nullptr;  // the squared length of each row, null for kIp
+};
+
+// What a kernel of codes that are scored by tables of the queries is too; see tables.cuh.
+class TableScores {
+ public:
+  virtual ~TableScores() = default;
+  virtual int64_t entries() const = 0;  // of the tables of one query
+  // Of n queries in the space of codes; products is room for a float for each entry.
+  virtual void make_tables(const float* queries, const float* constants, int n, float* products, uint16_t* tables,
+                           QueryTerms* terms, const Target& target) const = 0;
 };
 
 // Queries that a batch may have, and the largest k.
