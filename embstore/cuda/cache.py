@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +104,8 @@ class Cached(Placed):
         plan: CachePlan,
     ) -> None:
         self._plan, self._since = plan, 0
+        # Held by whoever launches kernels or moves rows: no other thread launches any while rows move.
+        self._lock = threading.RLock()
         self._specs: Sequence[ArraySpec] = ()
         self._pinned: list[int] = []
         self._on_host: dict[str, Bytes] = {}
@@ -168,9 +171,12 @@ class Cached(Placed):
                 self._upload([(self._on_device[spec.name] + at * spec.row_nbytes, rows.reshape(-1))])
         self._upload([(self._slots, map_of(hot, self.num_embeddings).view(np.uint8))])
 
-    def begin(self) -> None:
-        if self._plan.every is not None and self._since >= self._plan.every:
-            self.refill()
+    @contextlib.contextmanager
+    def call(self) -> Iterator[None]:
+        with self._lock:
+            if self._plan.every is not None and self._since >= self._plan.every:
+                self.refill()
+            yield
 
     def seen(self, ids: View, stream: int) -> None:
         self._since += ids.size
@@ -178,20 +184,21 @@ class Cached(Placed):
 
     def refill(self, counts: Floats | None = None) -> None:
         """Wait for the device, then keep the rows there that were asked for most, or those of the largest counts."""
-        self._driver.synchronize(self.device)
-        self._since = 0
-        if counts is not None:
-            self._fill(hottest(counts, self.capacity))
-            return
-        if not self._seen_at:
-            raise ConfigError(
-                "refill needs counts on a table that was given counts and counts no ids itself, found none; pass them"
-            )
-        seen = np.empty(self.num_embeddings, np.uint32)
-        self._driver.copy_out(self.device, seen.view(np.uint8), self._seen_at, 0)
-        self._fill(hottest(seen, self.capacity))
-        seen >>= 1  # what was asked for long ago counts for less
-        self._upload([(self._seen_at, seen.view(np.uint8))])
+        with self._lock:
+            self._driver.synchronize(self.device)
+            self._since = 0
+            if counts is not None:
+                return self._fill(hottest(counts, self.capacity))
+            if not self._seen_at:
+                raise ConfigError(
+                    "refill needs counts on a table that was given counts and counts no ids itself, found none; pass "
+                    "them"
+                )
+            seen = np.empty(self.num_embeddings, np.uint32)
+            self._driver.copy_out(self.device, seen.view(np.uint8), self._seen_at, 0)
+            self._fill(hottest(seen, self.capacity))
+            seen >>= 1  # what was asked for long ago counts for less
+            self._upload([(self._seen_at, seen.view(np.uint8))])
 
     def report(self) -> Residency:
         self._driver.synchronize(self.device)

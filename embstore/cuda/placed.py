@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,8 +119,9 @@ class Placed:
         self._upload(parts)
         return rows, 0
 
-    def begin(self) -> None:
-        """A call is about to begin."""
+    def call(self) -> AbstractContextManager[Any]:
+        """Within it a call puts its kernels on a stream, and rows stay where they are."""
+        return contextlib.nullcontext()
 
     def seen(self, ids: View, stream: int) -> None:
         """A call has these ids: what is put on its stream before its kernels."""

@@ -106,6 +106,8 @@ def search(
         batch -= 1
     call = Call(driver, here._device, queries, stream)
     with call, contextlib.ExitStack() as done:
+        for each, _ in places:
+            done.enter_context(each._open.call())
         given = _queries(call, queries, dim)
         n, single = (1, True) if len(given.shape) == 1 else (given.shape[0], False)
         scores, ids = call.empty((n, k), "float32"), call.empty((n, k), "int64")

@@ -164,9 +164,8 @@ class GpuTable(DeviceRows):
         if interop.on_host(ids_or_keys):
             ids_or_keys = self._on_host(ids_or_keys, oov, by)
         placed = self._open
-        placed.begin()
         call = Call(self._driver, self._device, ids_or_keys if out is None else out, stream)
-        with call:
+        with placed.call(), call:
             ids = call.integers(ids_or_keys, "ids")
             target, view = call.output(out, (*ids.shape, self.embedding_dim))
             placed.seen(ids, call.stream)
@@ -207,9 +206,8 @@ class GpuTable(DeviceRows):
         if interop.on_host(input):
             input = self._on_host(input, "raise", "id")
         placed = self._open
-        placed.begin()
         call = Call(self._driver, self._device, input if out is None else out, stream)
-        with call:
+        with placed.call(), call:
             ids = call.integers(input, "ids")
             starts, bags = self._offsets(call, ids, offsets, include_last_offset)
             weights = self._weights(call, ids, per_sample_weights, mode)

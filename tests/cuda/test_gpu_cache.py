@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,18 @@ def test_a_refill_comes_between_calls(table: embstore.Table, host: HostDriver) -
     waits = host.waits
     gpu.lookup([1])
     assert host.waits == waits
+
+
+def test_no_thread_moves_rows_while_another_launches(table: embstore.Table, host: HostDriver) -> None:
+    gpu = cached(table, host, 5)
+    gpu.lookup(np.arange(90, 95))
+    refill = threading.Thread(target=gpu.refill)
+    with gpu._open.call():
+        refill.start()
+        refill.join(0.2)
+        assert refill.is_alive() and kept(gpu).tolist() == [0, 1, 2, 3, 4]
+    refill.join()
+    assert kept(gpu).tolist() == [90, 91, 92, 93, 94]
 
 
 def test_the_report(table: embstore.Table, host: HostDriver) -> None:
