@@ -234,8 +234,8 @@ void route(int device, uint64_t ids, bool wide, int64_t n, int64_t num_embedding
   cuda::route_ids(call, cuda::target_of(device, pointer<void>(stream)));
 }
 
-void select_own(int device, uint64_t ids, bool wide, int64_t n, int64_t first, int64_t last, uint64_t rows,
-                uint64_t out, int64_t row_bytes, uint64_t stream) {
+void select_own(int device, uint64_t ids, bool wide, int64_t n, int64_t first, int64_t last, uint64_t places,
+                uint64_t rows, uint64_t out, int64_t row_bytes, uint64_t stream) {
   nb::gil_scoped_release unlocked;
   cuda::OnDevice on(device);
   cuda::SelectCall call;
@@ -243,6 +243,7 @@ void select_own(int device, uint64_t ids, bool wide, int64_t n, int64_t first, i
   call.n = n;
   call.first = first;
   call.last = last;
+  call.places = pointer<const int64_t>(places);
   call.rows = pointer<const uint8_t>(rows);
   call.out = pointer<uint8_t>(out);
   call.row_bytes = row_bytes;

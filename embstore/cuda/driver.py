@@ -239,7 +239,12 @@ class Driver:
         stream: int,
     ) -> None:  # fmt: skip
         """Row i of `rows` to row i of `out` where id i is of the rows `part`."""
-        extension().select(self.target(device), ids, wide, n, *part, rows, out, row_nbytes, stream)
+        extension().select(self.target(device), ids, wide, n, *part, 0, rows, out, row_nbytes, stream)
+
+    @_refusals
+    def scatter(self, device: int, places: int, n: int, rows: int, out: int, row_nbytes: int, stream: int) -> None:
+        """Row i of `rows` to the row of `out` that entry i of `places`, int64, names."""
+        extension().select(self.target(device), 0, True, n, 0, 0, places, rows, out, row_nbytes, stream)
 
     @_refusals
     def merge(

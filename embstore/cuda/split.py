@@ -5,8 +5,12 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from .. import kernels
 from ..errors import DeviceError
+from ..method import Ids
 from . import interop
 from .base import Check, DeviceRows, one_of
 from .call import Call
@@ -31,8 +35,8 @@ class SplitTable(DeviceRows):
 
     What all rows share is on every device whole. Calls, arguments, streams and faults are those of `GpuTable`: ids may
     lie on any of the devices, results lie there too, or on the first device for ids of the host. Nothing waits but what
-    waits there. Every device is given all ids of a call, decodes those of its own rows, and sends back as many rows as
-    there are ids; a bag is pooled where its ids are, in their order.
+    waits there. Every other device is given the ids of its own rows, when they are of the host; else all, of which it
+    decodes its own and sends back a row for each. A bag is pooled where its ids are, in their order.
     """
 
     def __init__(self, table: Table, devices: list[int], driver: Driver) -> None:
@@ -120,14 +124,15 @@ class SplitTable(DeviceRows):
         one_of(check, ("deferred", "eager"), "check")
         one_of(by, (None, "id", "key"), "by")
         home = self._home(ids_or_keys if out is None else out)
-        if interop.on_host(ids_or_keys):
-            ids_or_keys = self._on_host(ids_or_keys, oov, by)
+        host = self._on_host(ids_or_keys, oov, by) if interop.on_host(ids_or_keys) else None
+        if host is not None:
+            ids_or_keys = host
         part = self._open[home]
         call = Call(self._driver, part._device, ids_or_keys if out is None else out, stream)
         with call:
             ids = call.integers(ids_or_keys, "ids")
             target, view = call.output(out, (*ids.shape, self.embedding_dim))
-            self._gather(call, home, ids, view.address, view.kind == "f2")
+            self._gather(call, home, ids, _flat(host), view.address, view.kind == "f2")
         return part._result(target, check, call.stream)
 
     def bag(
@@ -151,8 +156,9 @@ class SplitTable(DeviceRows):
         one_of(check, ("deferred", "eager"), "check")
         one_of(mode, kernels.BAG_MODES, "mode")
         home = self._home(input if out is None else out)
-        if interop.on_host(input):
-            input = self._on_host(input, "raise", "id")
+        host = self._on_host(input, "raise", "id") if interop.on_host(input) else None
+        if host is not None:
+            input = host
         part, dim = self._open[home], self.embedding_dim
         call = Call(self._driver, part._device, input if out is None else out, stream)
         with call:
@@ -162,7 +168,7 @@ class SplitTable(DeviceRows):
             target, view = call.output(out, (bags, dim))
             rows = call.take((ids.size + 1) * 4 * dim + PADDING)
             self._driver.clear(part._device, rows, ids.size * 4 * dim, call.stream)
-            self._gather(call, home, ids, rows, half=False)
+            self._gather(call, home, ids, _flat(host), rows, half=False)
             placing = {"values": Placing(4 * dim, rows)}
             bound = self._driver.bind("float32", {}, (ids.size, dim), placing, {}, part._device)
             length = ids.shape[1] if starts is None else 0
@@ -188,18 +194,25 @@ class SplitTable(DeviceRows):
         device = interop.device_of(value, self._driver)
         return next((p for p, part in enumerate(self._open) if part._device == device), 0)
 
-    def _gather(self, call: Call, home: int, ids: View, out: int, half: bool) -> None:
+    def _gather(self, call: Call, home: int, ids: View, host: Ids | None, out: int, half: bool) -> None:
         """Rows of ids of the device of part `home` to `out` there; those of ids out of range stay as they are.
 
+        host : the same ids where they are of the host: other devices are then given their own alone.
         What other devices do they do on streams of their own, which follow the call's, and which it follows.
         """
         driver, here, n = self._driver, self._open[home]._device, ids.size
         if n == 0:
             return
         wide, width = ids.kind == "i8", self.embedding_dim * (2 if half else 4)
-        away = [p for p, (first, last) in enumerate(self.shares) if p != home and first < last]
-        arrived = {p: call.take(n * width) for p in away}
-        for p in away:
+        # How many rows come, where they come to, and which they are where that is known.
+        arrivals: list[tuple[int, int, int, npt.NDArray[np.int64] | None]] = []
+        for p, (first, last) in enumerate(self.shares):
+            own = None if host is None else np.flatnonzero((host >= first) & (host < last))
+            count = n if own is None else len(own)
+            if p == home or first == last or count == 0:
+                continue
+            arrivals.append((p, count, call.take(count * width), own))
+        for p, count, arrived, own in arrivals:
             device, stream = self._parts[p]._device, self._streams[p]
             with contextlib.ExitStack() as done:
 
@@ -208,15 +221,24 @@ class SplitTable(DeviceRows):
                     done.callback(driver.release_on, device, address, stream)
                     return address
 
-                driver.follow(device, stream, here, call.stream)
-                given, rows = take(n * (8 if wide else 4)), take(n * width)
-                driver.copy_between((device, given), (here, ids.address), n * (8 if wide else 4), device, stream)
-                self._own_rows(p, take(8 * n), given, wide, n, rows, half, 0, stream)
-                driver.copy_between((here, arrived[p]), (device, rows), n * width, device, stream)
+                given, rows = take(8 * count), take(count * width)
+                if host is not None and own is not None:
+                    driver.copy_in(device, given, host[own].view(np.uint8), stream)
+                    driver.follow(device, stream, here, call.stream)
+                    self._parts[p]._open.bound.lookup(given, True, count, rows, half, self._spare[p], stream)
+                else:
+                    driver.follow(device, stream, here, call.stream)
+                    nbytes = count * (8 if wide else 4)
+                    driver.copy_between((device, given), (here, ids.address), nbytes, device, stream)
+                    self._own_rows(p, take(8 * count), given, wide, count, rows, half, 0, stream)
+                driver.copy_between((here, arrived), (device, rows), count * width, device, stream)
         self._own_rows(home, call.take(8 * n), ids.address, wide, n, out, half, self._parts[home]._fault, call.stream)
-        for p in away:
+        for p, count, arrived, own in arrivals:
             driver.follow(here, call.stream, self._parts[p]._device, self._streams[p])
-            driver.select(here, ids.address, wide, n, self.shares[p], arrived[p], out, width, call.stream)
+            if own is None:
+                driver.select(here, ids.address, wide, n, self.shares[p], arrived, out, width, call.stream)
+            else:
+                driver.scatter(here, call.put(own).address, count, arrived, out, width, call.stream)
 
     def _own_rows(
         self, p: int, own: int, ids: int, wide: bool, n: int, out: int, half: bool, fault: int, stream: int
@@ -225,3 +247,7 @@ class SplitTable(DeviceRows):
         part = self._parts[p]
         self._driver.route(part._device, ids, wide, n, self.num_embeddings, self.shares[p], own, fault, stream)
         part._open.bound.lookup(own, True, n, out, half, self._spare[p], stream)
+
+
+def _flat(ids: Ids | None) -> Ids | None:
+    return None if ids is None else np.ascontiguousarray(ids.reshape(-1), np.int64)

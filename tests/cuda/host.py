@@ -22,6 +22,7 @@ class HostDriver(Driver):
         self.pinned: dict[int, tuple[int, Any]] = {}  # address -> (bytes, array)
         self.pinnable = 1 << 40
         self.made: list[int] = []  # streams
+        self.copied = 0  # bytes from one device to another
         self.followed: list[tuple[int, int, int, int]] = []
 
     def check(self, device: int) -> None:
@@ -82,6 +83,7 @@ class HostDriver(Driver):
     def copy_between(self, to: tuple[int, int], source: tuple[int, int], nbytes: int, on: int, stream: int) -> None:
         assert self.device_of(to[1]) == to[0] and self.device_of(source[1]) == source[0]
         ctypes.memmove(to[1], source[1], nbytes)
+        self.copied += nbytes if to[0] != source[0] else 0
 
     def clear(self, device: int, address: int, nbytes: int, stream: int) -> None:
         assert self.device_of(address) == device

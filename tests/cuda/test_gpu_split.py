@@ -75,7 +75,8 @@ def test_rows_of_every_method(method: Any, host: HostDriver) -> None:
     )
     ids = np.concatenate([np.arange(67), np.random.default_rng(2).integers(0, 67, 65)])
     whole, split = to_device(table, "cuda", host), to_device(table, DEVICES, host)
-    assert same(split.lookup(ids).numpy(), whole.lookup(ids).numpy())  # type: ignore[union-attr]
+    for given in (ids, OnDevice(host, ids, device=1)):
+        assert same(split.lookup(given).numpy(), whole.lookup(ids).numpy())  # type: ignore[union-attr]
     if method.id != "svd":  # of which one device adds codes
         bags = ids[:130].reshape(13, 10)
         assert same(split.bag(bags, mode="mean").numpy(), whole.bag(bags, mode="mean").numpy())  # type: ignore[union-attr]
@@ -127,6 +128,18 @@ def test_every_other_stream_follows_the_callers_and_is_followed(split: SplitTabl
     assert host.waits == waits
     first, third = split._streams[0], split._streams[2]
     assert host.followed == [(0, first, 1, 77), (2, third, 1, 77), (1, 77, 0, first), (1, 77, 2, third)]
+
+
+def test_what_travels(split: SplitTable, host: HostDriver) -> None:
+    """Of ids of the host devices have their own and send those rows; of ids of a device all, and as many rows."""
+    row = 4 * DIM
+    for ids, others in (([1, 2, 99], 0), ([1, 250, 150, 151], 3)):
+        host.copied = 0
+        split.lookup(ids)
+        assert host.copied == others * row
+        host.copied = 0
+        split.lookup(OnDevice(host, np.array(ids, np.int32)))
+        assert host.copied == 2 * len(ids) * (4 + row)
 
 
 def test_keys_slices_and_facts(table: embstore.Table, split: SplitTable) -> None:

@@ -92,10 +92,15 @@ struct SelectTask {
     const int group = grid.thread / groups.lanes, lane = grid.thread % groups.lanes;
     if (group >= groups.count) return;
     for (int64_t i = grid.block * groups.count + group; i < call.n; i += grid.blocks * groups.count) {
-      const int64_t id = read_integer(call.ids, i);
-      if (id < call.first || id >= call.last) continue;
+      int64_t place = i;
+      if (call.places != nullptr) {
+        place = read_integer({call.places, true}, i);
+      } else {
+        const int64_t id = read_integer(call.ids, i);
+        if (id < call.first || id >= call.last) continue;
+      }
       const auto* from = reinterpret_cast<const Item*>(call.rows + i * call.row_bytes);
-      auto* to = reinterpret_cast<Item*>(call.out + i * call.row_bytes);
+      auto* to = reinterpret_cast<Item*>(call.out + place * call.row_bytes);
       for (int64_t k = lane; k < items; k += groups.lanes) to[k] = from[k];
     }
   }

@@ -29,11 +29,13 @@ struct RouteCall {
 };
 void route_ids(const RouteCall& call, const Target& target);
 
-// Row i of `rows` to row i of `out`, where id i is of rows [first, last). Rows are of whole pairs of bytes.
+// Row i of `rows` to row i of `out`, where id i is of rows [first, last); or to row places[i], of ids that all are.
+// Rows are of whole pairs of bytes.
 struct SelectCall {
   Integers ids;
   int64_t n = 0;
   int64_t first = 0, last = 0;
+  const int64_t* places = nullptr;  // ids are not looked at then
   const uint8_t* rows = nullptr;
   uint8_t* out = nullptr;
   int64_t row_bytes = 0;
