@@ -249,3 +249,14 @@ def test_a_search_leaves_nothing_and_empty_parts_have_no_part(host: HostDriver, 
         assert split.search(np.empty((0, 8), np.float32), 2)[0].shape == (0, 2)
         assert len(host.held) == held
     assert not host.held
+
+
+def test_streams_of_a_search_follow_each_other(split: SplitTable, host: HostDriver) -> None:
+    """Others begin behind the caller's stream, leave hits there once it has read those of the batch before, and it goes
+    on behind them."""
+    host.followed.clear()
+    split.search(OnDevice(host, np.ones((3, DIM), np.float32), device=1), 4, stream=77)
+    first, third = split._streams[0], split._streams[2]
+    begin = [(0, first, 1, 77), (2, third, 1, 77)]
+    end = [(0, first, 1, 77), (1, 77, 0, first), (2, third, 1, 77), (1, 77, 2, third)]
+    assert host.followed == begin + end

@@ -208,14 +208,20 @@ def test_search(table: Any, gpu: GpuTable, metric: str) -> None:
     mask = np.random.default_rng(SEED).random(N) < 0.3
     for k, filter in ((1, None), (10, None), (600, None), (10, mask)):
         want, _ = table.search(queries, k, metric, filter=filter, rerank_k=N)
-        found, ids = (
-            getattr(a, "get", getattr(a, "numpy", None))() for a in gpu.search(queries, k, metric, filter=filter)
-        )
+        found, ids = (on_host(a) for a in gpu.search(queries, k, metric, filter=filter, exact=True))
         np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-5 * float(np.abs(want).max()))
         rows = table.lookup(ids)
         own = np.einsum("qkd,qd->qk", rows, queries) if metric == "ip" else None
         assert own is None or np.allclose(own, found, rtol=1e-4, atol=1e-4 * float(np.abs(want).max()))
         assert filter is None or mask[ids].all()
+
+
+def test_rounded_queries_choose_nearly_the_best(table: Any, gpu: GpuTable) -> None:
+    """Of methods whose codes are scored in integers; of others these are all the best."""
+    queries = np.random.default_rng(SEED).standard_normal((37, DIM)).astype(np.float32)
+    found, best = (on_host(gpu.search(queries, 10, exact=exact)[1]) for exact in (False, True))
+    shared = sum(len(set(a) & set(b)) for a, b in zip(found.tolist(), best.tolist(), strict=True))
+    assert shared >= 0.97 * best.size
 
 
 def test_search_over_more_rows_than_a_list_holds() -> None:
@@ -225,7 +231,7 @@ def test_search_over_more_rows_than_a_list_holds() -> None:
     table = table_of(method, TableShape(300_000, 16), [Arrays(rows)], 1 << 19, shared)
     queries = np.random.default_rng(SEED).standard_normal((130, 16)).astype(np.float32)
     with table.to("cuda") as gpu:
-        found, ids = (on_host(a) for a in gpu.search(queries, 20, "l2"))
+        found, ids = (on_host(a) for a in gpu.search(queries, 20, "l2", exact=True))
     want, best = table.search(queries, 20, "l2", rerank_k=20_000)  # its scan rounds queries, and rows repeat
     np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-5)
     assert (np.diff(ids)[np.diff(found) == 0] > 0).all()  # rows repeat: equal scores come by id
