@@ -260,3 +260,11 @@ def test_streams_of_a_search_follow_each_other(split: SplitTable, host: HostDriv
     begin = [(0, first, 1, 77), (2, third, 1, 77)]
     end = [(0, first, 1, 77), (1, 77, 0, first), (2, third, 1, 77), (1, 77, 2, third)]
     assert host.followed == begin + end
+
+
+def test_runs_of_rows_stay_together_behind_transforms(host: HostDriver, tmp_path: Path) -> None:
+    rows = np.random.default_rng(1).standard_normal((N, DIM)).astype(np.float32)
+    table = embstore.compress(rows, tmp_path / "t", "center,pruned", density=0.3, rows_per_start=64, index="bitmap")
+    split = to_device(table, DEVICES, host)
+    assert split.shares == [(0, 128), (128, 192), (192, 300)]  # type: ignore[union-attr]
+    assert same(split.lookup(np.arange(N)).numpy(), table[:])  # type: ignore[union-attr]
