@@ -2,7 +2,8 @@
 
 Builds the extensions in place, runs the tests marked `gpu` on fresh random inputs, runs compute-sanitizer over a small
 set where it is installed, measures the device's own copy bandwidth, times every kernel beside the bytes it must move,
-and int8 bags beside `torch.nn.functional.embedding_bag`. Writes gpu_check.json and gpu_check.txt; prints the table.
+int8 bags beside `torch.nn.functional.embedding_bag`, and tables kept in part on the device or shared out to several.
+Writes gpu_check.json and gpu_check.txt; prints the table.
 Exit status: 0 when all was well, 1 when a check failed, 2 without a GPU. Needs nvcc and numpy; CuPy or PyTorch
 for timing; no more of embstore's own dependencies than opening a table does.
 """
@@ -80,6 +81,14 @@ class Clock:
             return self.cupy.random.randint(0, below, n, dtype=self.cupy.int64)
         self.torch.manual_seed(seed)
         return self.torch.randint(0, below, (n,), device="cuda")
+
+    def skewed(self, n: int, below: int, seed: int) -> Any:
+        """Random ids of which a tenth of all rows takes more than half: the small ones."""
+        if self.cupy is not None:
+            self.cupy.random.seed(seed)
+            return (self.cupy.random.rand(n) ** 4 * below).astype(self.cupy.int64)
+        self.torch.manual_seed(seed)
+        return (self.torch.rand(n, device="cuda", dtype=self.torch.float64) ** 4 * below).long()
 
     def normal(self, shape: tuple[int, ...], seed: int) -> Any:
         if self.cupy is not None:
@@ -221,17 +230,65 @@ def beside_torch(quick: bool, clock: Clock) -> dict[str, Any] | None:
     return found
 
 
+def caches(quick: bool, clock: Clock) -> Iterator[dict[str, Any]]:
+    """Lookups of skewed ids from tables of which a part is on the device, the rest in memory of the host."""
+    nbytes, count, repeats = (256 << 20, 1 << 15, 10) if quick else (8 << 30, 1 << 18, 20)
+    for name in ("float32", "int8", "pq"):
+        row_bytes = sum(row_sizes(name, {}))
+        table = big_table(name, {}, nbytes // row_bytes)
+        for share in (0.0, 0.1, 0.5, 1.0):
+            # 2 bits a row are the map, and 4 bytes a row count ids.
+            room = int(table.num_embeddings * (4.25 + share * row_bytes)) + 4096 if share < 1 else None
+            with table.to("cuda", cache_bytes=room) as gpu:
+                sets = [clock.skewed(count, table.num_embeddings, seed) for seed in range(3)]
+                out = clock.empty((count, DIM), "float32")
+                seconds = clock.seconds(
+                    [lambda ids=ids, gpu=gpu, out=out: gpu.lookup(ids, out=out) for ids in sets], repeats
+                )
+                found = gpu.report()
+            yield {
+                "method": name, "rows": table.num_embeddings, "row_bytes": row_bytes, "ids": count, "share": share,
+                "hit_rate": found.hit_rate, "device_bytes": found.device_nbytes, "host_bytes": found.host_nbytes,
+                "seconds": seconds, "ids_per_second": count / seconds,
+            }  # fmt: skip
+
+
+def split_tables(quick: bool, clock: Clock) -> Iterator[dict[str, Any]]:
+    """Lookups and searches of tables shared out to every device, or to one as if it were two."""
+    from embstore.cuda.driver import extension
+
+    rows, count = (1 << 18, 1 << 15) if quick else (8 << 20, 1 << 18)
+    devices = list(range(int(extension().found()["devices"])))
+    table = big_table("int8", {}, rows)
+    rows = table.num_embeddings
+    for given in ([0], [0, 0], *([devices] if len(devices) > 1 else [])):
+        with table.to(given) as gpu:
+            sets = [clock.ids(count, rows, seed) for seed in range(3)]
+            queries = [clock.normal((100, DIM), seed) for seed in range(3)]
+            out = clock.empty((count, DIM), "float32")
+            looked = clock.seconds([lambda ids=ids, gpu=gpu, out=out: gpu.lookup(ids, out=out) for ids in sets], 10)
+            searched = clock.seconds([lambda q=q, gpu=gpu: gpu.search(q, 10, "ip") for q in queries], 5)
+        yield {"devices": given, "rows": rows, "ids": count, "lookup_seconds": looked, "search_seconds": searched}
+
+
 def searches(quick: bool, clock: Clock) -> Iterator[dict[str, Any]]:
     """Exact searches of batches of 100 queries; beside PyTorch's matmul and topk in float16 where PyTorch is."""
     rows, queries, k = (1 << 18 if quick else 10 << 20), 100, 10
-    for name, config in (("float16", {}), ("int8", {}), ("int4", {}), ("pq", {})):
+    for name, config in (
+        ("float16", {}), ("int8", {}), ("int4", {}), ("pq", {}), ("pq", {"m": 16}), ("rabitq", {}), ("binary", {}),
+    ):  # fmt: skip
         with big_table(name, config, rows).to("cuda") as gpu:
             sets = [clock.normal((queries, DIM), seed) for seed in range(3)]
-            seconds = clock.seconds([lambda q=q, gpu=gpu: gpu.search(q, k, "ip") for q in sets], 5 if quick else 15)
-        yield {
-            "method": name, "rows": rows, "queries": queries, "k": k, "seconds": seconds,
-            "bytes": rows * sum(row_sizes(name, config)),
-        }  # fmt: skip
+            label = name + "".join(f" {field}={value}" for field, value in config.items())
+            # Where codes are scored as they are, both ways.
+            bound = gpu._open.bound
+            for exact in (False, True) if bound.coded_block() or bound.table_entries() else (True,):
+                calls = [lambda q=q, gpu=gpu, exact=exact: gpu.search(q, k, "ip", exact=exact) for q in sets]
+                yield {
+                    "method": label + ("" if exact else ", in integers"),
+                    "rows": rows, "queries": queries, "k": k, "seconds": clock.seconds(calls, 5 if quick else 15),
+                    "bytes": rows * sum(row_sizes(name, config)),
+                }  # fmt: skip
     try:
         import torch
     except ImportError:
@@ -264,8 +321,21 @@ def sanitized() -> None:
             pair.lookup([rows, -1, 3])
             assert pair.fault == [1, 0, rows]
             pair.close()
-    for name in ("float16", "int8", "int4", "pq", "nf4"):
-        with big_table(name, {}, 9000).to("cuda") as gpu:
+    ids = np.random.default_rng(3).integers(0, 9000, 500)
+    for name in ("float16", "int8", "int4", "pq", "nf4", "rabitq", "binary"):
+        table = big_table(name, {}, 9000)
+        row_bytes = sum(row_sizes(name, {}))
+        for places in ("cuda", ["cuda:0", "cuda:0"]):
+            with table.to(places) as gpu:
+                gpu.lookup(ids)
+                gpu.bag(ids.reshape(50, 10))
+                for metric in ("ip", "cosine", "l2"):
+                    gpu.search(np.ones((3, DIM), np.float32), 5, metric)
+                    gpu.search(np.ones((3, DIM), np.float32), 5, metric, exact=True)
+        with table.to("cuda", cache_bytes=9000 * row_bytes // 2 + 9000 * 5) as gpu:
+            gpu.lookup(ids)
+            gpu.refill()
+            gpu.bag(ids.reshape(50, 10))
             gpu.search(np.ones((3, DIM), np.float32), 5)
     print("sanitized set: done")
 
@@ -291,6 +361,17 @@ def table_of_results(result: dict[str, Any]) -> list[str]:
         lines.append(
             f"search, {row['method']}: {row['queries']} queries over {row['rows']:,} rows, k {row['k']}: "
             f"{row['seconds'] * 1e3:.2f} ms"
+        )
+    for row in result["caches"]:
+        hits = "none" if row["hit_rate"] is None else f"{row['hit_rate']:.0%}"
+        lines.append(
+            f"cache, {row['method']}: {row['share']:.0%} of {row['rows']:,} rows on the device, {hits} of ids hit: "
+            f"{row['ids_per_second'] / 1e6:.0f} Mids/s"
+        )
+    for row in result["split"]:
+        lines.append(
+            f"split, int8 on devices {row['devices']}: {row['ids'] / row['lookup_seconds'] / 1e6:.0f} Mids/s looked "
+            f"up, 100 queries over {row['rows']:,} rows {row['search_seconds'] * 1e3:.2f} ms"
         )
     torch = result["beside_torch"]
     if torch is not None:
@@ -350,6 +431,8 @@ def main() -> int:
         "timings": list(timings(given.quick, bandwidth, clock)),
         "beside_torch": beside_torch(given.quick, clock),
         "searches": list(searches(given.quick, clock)),
+        "caches": list(caches(given.quick, clock)),
+        "split": list(split_tables(given.quick, clock)),
     }
     lines = table_of_results(result)
     (given.out / "gpu_check.json").write_text(json.dumps(result, indent=1) + "\n")

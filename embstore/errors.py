@@ -113,4 +113,4 @@ class DeviceError(EmbstoreError, RuntimeError):
 
 
 class DeviceMemoryError(DeviceError, MemoryError):
-    """The memory of a CUDA device is exhausted; the table on the host stays usable."""
+    """The memory of a CUDA device is exhausted, or the host cannot pin what one reads; the table stays usable there."""

@@ -387,26 +387,42 @@ class Table:
         """Bytes of the second method's arrays, which `nbytes` leaves out; 0 without one."""
         return 0 if self.reranker is None else self.reranker.nbytes
 
-    def to(self, device: Any = "cuda") -> Any:
+    def to(
+        self,
+        device: Any = "cuda",
+        *,
+        cache_bytes: int | str | None = None,
+        counts: Any = None,
+        refill_every: int | None = None,
+    ) -> Any:
         """The same table on a CUDA device: its compressed arrays are copied there, and rows are decoded there.
 
         Parameters
         ----------
-        device : "cuda", "cuda:1", a device of PyTorch or the number of one; "cpu" gives this table.
+        device : "cuda", "cuda:1", a device of PyTorch or the number of one; "cpu" gives this table. A list of CUDA
+            devices shares the rows out to them.
+        cache_bytes : device memory for rows, as an int or like "24GB", for a table that is larger: rows then lie in
+            pinned memory of the host, and those asked for most also on the device. What all rows share is there whole,
+            beside `cache_bytes`.
+        counts : how often each row is asked for, finite numbers of shape (num_embeddings,), by which rows are kept;
+            by default the first rows are, until `GpuTable.refill` keeps those that calls asked for most.
+        refill_every : ids after which the next call begins with such a refill, which waits for the device.
 
         Returns
         -------
-        `embstore.cuda.GpuTable`, whose `lookup` and `bag` take and give CuPy arrays, tensors and others of that device.
+        `embstore.cuda.GpuTable`, whose `lookup` and `bag` take and give CuPy arrays, tensors and others of that device;
+        `embstore.cuda.SplitTable` for a list.
 
         Raises
         ------
         MissingDependencyError, DeviceError : embstore's CUDA extension was not built; there is no such device.
-        DeviceMemoryError : the table does not fit; this one stays usable.
-        ConfigError : a method without a CUDA kernel, or a table with transforms.
+        DeviceMemoryError : the table does not fit, or the host cannot pin its rows; this one stays usable.
+        ConfigError, ShapeError : a method or transform without a CUDA kernel; `cache_bytes` with a method whose rows
+            are not codes of their own, or too few for any row; counts that do not fit.
         """
         from .cuda import to_device
 
-        return to_device(self, device)
+        return to_device(self, device, cache_bytes=cache_bytes, counts=counts, refill_every=refill_every)
 
     def blocks(self, max_rows: int = 65536) -> Iterator[npt.NDArray[np.float32]]:
         """Every row in order, decoded, as float32 blocks of shape (n, embedding_dim), n <= `max_rows`."""

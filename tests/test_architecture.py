@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # Table.search and its kin are functions of the search room.
     "table": ONLINE | {"search", "arguments", "cuda"},
     # Table.to is a function of the cuda room.
-    "cuda": ONLINE | {"arguments", "search"},
+    "cuda": ONLINE | {"arguments", "search", "budgets"},
     "table_set": ONLINE | {"table"},
     "compression": ONLINE | {"transforms", "table", "sampling", "budgets", "_pump"},
     "search": ONLINE | {"table", "optional"},

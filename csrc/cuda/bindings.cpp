@@ -6,6 +6,7 @@
 
 #include "cuda/core/device.h"
 #include "cuda/core/kernel.h"
+#include "cuda/core/placement.h"
 #include "cuda/core/transform.h"
 #include "cuda/search/search.h"
 
@@ -47,27 +48,41 @@ std::map<std::string, cuda::Shared> shared_of(const nb::dict& arrays) {
   return shared;
 }
 
-// A method's kernel bound to arrays at fixed addresses; whoever made it keeps them there. Device -1 is the host. Not
-// named as that of _native is: nanobind tells types of its extensions apart by name.
+// A method's kernel bound to arrays at fixed addresses; whoever made it keeps them there. Device -1 is the host. With
+// `slots` some rows are kept on the device, see Rows. Arrays may have rows [first, last) alone, the address then being
+// that where row 0 would lie. Not named as that of _native is: nanobind tells types of its extensions apart by name.
 class DeviceTable {
  public:
   DeviceTable(const std::string& method, const nb::dict& config, int64_t num_embeddings, int64_t embedding_dim,
-              const nb::dict& rows, const nb::dict& shared, int device)
-      : device_(device), num_embeddings_(num_embeddings), dim_(embedding_dim) {
+              const nb::dict& rows, const nb::dict& shared, int device, uint64_t slots, int64_t first, int64_t last)
+      : device_(device),
+        num_embeddings_(num_embeddings),
+        dim_(embedding_dim),
+        first_(first),
+        last_(last),
+        slots_(pointer<const uint64_t>(slots)) {
+    if (first < 0 || last < first || last > num_embeddings) throw nb::value_error("a part must be of the table's rows");
     cuda::Table table;
     table.num_embeddings = num_embeddings;
     table.embedding_dim = embedding_dim;
     table.params = params_of(config);
     if (embedding_dim < 1 || embedding_dim > INT32_MAX / 64) throw nb::value_error("rows are too wide for a device");
     for (auto [name, value] : rows) {
-      const auto pair = nb::cast<nb::tuple>(value);  // (row_bytes, address)
-      table.rows[nb::cast<std::string>(name)] = {pointer<uint8_t>(nb::cast<uint64_t>(pair[1])),
-                                                 nb::cast<int64_t>(pair[0])};
+      const auto facts = nb::cast<nb::tuple>(value);  // (row_bytes, address, address of rows kept on the device)
+      cuda::Rows& array = table.rows[nb::cast<std::string>(name)];
+      array.row_bytes = nb::cast<int64_t>(facts[0]);
+      array.data = pointer<uint8_t>(nb::cast<uint64_t>(facts[1]));
+      array.hot = pointer<uint8_t>(nb::cast<uint64_t>(facts[2]));
+      array.slots = slots_;
     }
     table.shared = shared_of(shared);
     const auto factory = cuda::find_method(method);
     if (factory == nullptr) throw nb::key_error(method.c_str());
     kernel_ = factory(table);
+    codes_ = kernel_.get();
+    if (slots_ == nullptr) return;
+    for (const auto& [name, array] : table.rows)
+      if (!array.by_place) throw nb::value_error(("rows of array " + name + " are not looked up one by one").c_str());
   }
 
   // The next transform to undo; its codes are the rows so far.
@@ -117,39 +132,123 @@ class DeviceTable {
     kernel_->bag(call, cuda::target_of(device_, pointer<void>(stream)));
   }
 
-  // The k best rows of each query into `room`; see search/search.h. `first` false: once more, after a search that lost
-  // some. With `scores`, what was found.
-  void search(uint64_t queries, int count, int k, int metric, uint64_t allowed, uint64_t room, bool first,
-              uint64_t scores, uint64_t ids, uint64_t stream) const {
+  // See cuda/core/placement.h.
+  void count_ids(uint64_t ids, bool wide, int64_t n, uint64_t seen, uint64_t counts, uint64_t stream) const {
     nb::gil_scoped_release unlocked;
     cuda::OnDevice on(device_);
+    cuda::CountCall call;
+    call.ids = {pointer<const void>(ids), wide};
+    call.n = n;
+    call.num_embeddings = num_embeddings_;
+    call.slots = slots_;
+    call.seen = pointer<uint32_t>(seen);
+    call.counts = pointer<uint64_t>(counts);
+    cuda::count_ids(call, cuda::target_of(device_, pointer<void>(stream)));
+  }
+
+  // The k best rows of each query into `room`; see search/search.h. `first` false: once more, after a search that lost
+  // some. `coded`: addresses of what CodedQueries has, in its order, or empty for scores of decoded values.
+  void search(uint64_t queries, int count, int k, int metric, uint64_t allowed, uint64_t room, bool first,
+              const std::vector<uint64_t>& coded, uint64_t stream) const {
+    nb::gil_scoped_release unlocked;
+    cuda::OnDevice on(device_);
+    cuda::CodedQueries given;
+    if (!coded.empty())
+      given = {pointer<const uint32_t>(coded.at(0)), pointer<const float>(coded.at(1)),
+               pointer<const cuda::QueryTerms>(coded.at(2)), pointer<const float>(coded.at(3))};
+    cuda::search(coded.empty() ? *kernel_ : *codes_, search_call(queries, count, k, k, metric, allowed, room),
+                 coded.empty() ? nullptr : &given, first, cuda::target_of(device_, pointer<void>(stream)));
+  }
+
+  void rescore(uint64_t queries, int count, int wanted, int k, int metric, uint64_t room, uint64_t stream) const {
+    nb::gil_scoped_release unlocked;
+    cuda::OnDevice on(device_);
+    cuda::rescore(*kernel_, search_call(queries, count, wanted, k, metric, 0, room), wanted,
+                  cuda::target_of(device_, pointer<void>(stream)));
+  }
+
+  // squares: where that of row 0 would lie; rows: room for kDecoded.
+  void squared_norms(uint64_t rows, uint64_t squares, uint64_t stream) const {
+    nb::gil_scoped_release unlocked;
+    cuda::OnDevice on(device_);
+    cuda::squared_norms(*kernel_, first_, last_, int(dim_), pointer<float>(rows), pointer<float>(squares),
+                        cuda::target_of(device_, pointer<void>(stream)));
+  }
+
+  // Entries of a query's tables, 0 where codes are not scored by them; and those of queries in the space of codes.
+  int64_t table_entries() const {
+    const auto* scores = dynamic_cast<const cuda::TableScores*>(codes_);
+    return scores == nullptr ? 0 : scores->entries();
+  }
+  void make_tables(uint64_t queries, uint64_t constants, int n, uint64_t products, uint64_t tables, uint64_t terms,
+                   uint64_t stream) const {
+    nb::gil_scoped_release unlocked;
+    cuda::OnDevice on(device_);
+    dynamic_cast<const cuda::TableScores&>(*codes_).make_tables(
+        pointer<const float>(queries), pointer<const float>(constants), n, pointer<float>(products),
+        pointer<uint16_t>(tables), pointer<cuda::QueryTerms>(terms), cuda::target_of(device_, pointer<void>(stream)));
+  }
+
+  // Columns of a row between which sums of integers become floats, 0 where there are none; see kernel.h.
+  int coded_block() const { return codes_->coded_block(); }
+
+ private:
+  // In a room for `wanted` of each query.
+  cuda::SearchCall search_call(uint64_t queries, int count, int wanted, int k, int metric, uint64_t allowed,
+                               uint64_t room) const {
     cuda::SearchCall call;
     call.queries = pointer<const float>(queries);
     call.count = count;
     call.k = k;
     call.metric = cuda::Metric(metric);
     call.allowed = pointer<const uint8_t>(allowed);
-    call.num_embeddings = num_embeddings_;
+    call.first = first_;
+    call.last = last_;
     call.dim = int(dim_);
-    call.room = cuda::room_at(pointer<uint8_t>(room), count, k, int(dim_));
-    const cuda::Target target = cuda::target_of(device_, pointer<void>(stream));
-    if (scores == 0)
-      cuda::search(*kernel_, call, first, target);
-    else
-      cuda::results(call, pointer<float>(scores), pointer<int64_t>(ids), target);
+    call.room = cuda::room_at(pointer<uint8_t>(room), count, wanted);
+    return call;
   }
 
-  // Where in a room it is told which queries must be searched once more: a uint32 each.
-  static int64_t lost_at(int count, int k, int dim) {
-    return int64_t(reinterpret_cast<uintptr_t>(cuda::room_at(nullptr, count, k, dim).lost));
-  }
-
- private:
   int device_;
   int64_t num_embeddings_, dim_;
+  int64_t first_, last_;
+  const uint64_t* slots_;
   std::unique_ptr<cuda::Kernel> kernel_;
+  const cuda::Kernel* codes_ = nullptr;   // without the transforms
   cuda::MappedKernel* mapped_ = nullptr;  // kernel_, where transforms follow the method
 };
+
+// Ids of rows [first, last) to `own`, -1 for others; see cuda/core/placement.h. Device -1 is the host here too.
+void route(int device, uint64_t ids, bool wide, int64_t n, int64_t num_embeddings, int64_t first, int64_t last,
+           uint64_t own, uint64_t fault, uint64_t stream) {
+  nb::gil_scoped_release unlocked;
+  cuda::OnDevice on(device);
+  cuda::RouteCall call;
+  call.ids = {pointer<const void>(ids), wide};
+  call.n = n;
+  call.num_embeddings = num_embeddings;
+  call.first = first;
+  call.last = last;
+  call.own = pointer<int64_t>(own);
+  call.fault = pointer<cuda::Fault>(fault);
+  cuda::route_ids(call, cuda::target_of(device, pointer<void>(stream)));
+}
+
+void select_own(int device, uint64_t ids, bool wide, int64_t n, int64_t first, int64_t last, uint64_t places,
+                uint64_t rows, uint64_t out, int64_t row_bytes, uint64_t stream) {
+  nb::gil_scoped_release unlocked;
+  cuda::OnDevice on(device);
+  cuda::SelectCall call;
+  call.ids = {pointer<const void>(ids), wide};
+  call.n = n;
+  call.first = first;
+  call.last = last;
+  call.places = pointer<const int64_t>(places);
+  call.rows = pointer<const uint8_t>(rows);
+  call.out = pointer<uint8_t>(out);
+  call.row_bytes = row_bytes;
+  cuda::select_rows(call, cuda::target_of(device, pointer<void>(stream)));
+}
 
 nb::dict found() {
   const cuda::Found f = cuda::find_devices();
@@ -211,9 +310,10 @@ NB_MODULE(_cuda, m) {
     }
   });
   nb::class_<DeviceTable>(m, "DeviceTable")
-      .def(nb::init<const std::string&, const nb::dict&, int64_t, int64_t, const nb::dict&, const nb::dict&, int>(),
+      .def(nb::init<const std::string&, const nb::dict&, int64_t, int64_t, const nb::dict&, const nb::dict&, int,
+                    uint64_t, int64_t, int64_t>(),
            nb::arg("method"), nb::arg("config"), nb::arg("num_embeddings"), nb::arg("embedding_dim"), nb::arg("rows"),
-           nb::arg("shared"), nb::arg("device"))
+           nb::arg("shared"), nb::arg("device"), nb::arg("slots"), nb::arg("first"), nb::arg("last"))
       .def("undo_after", &DeviceTable::undo_after, nb::arg("id"), nb::arg("config"), nb::arg("row_dim"),
            nb::arg("shared"))
       .def("lookup", &DeviceTable::lookup, nb::arg("ids"), nb::arg("wide"), nb::arg("n"), nb::arg("out"),
@@ -221,10 +321,31 @@ NB_MODULE(_cuda, m) {
       .def("bag", &DeviceTable::bag, nb::arg("ids"), nb::arg("wide"), nb::arg("n"), nb::arg("offsets"),
            nb::arg("offsets_wide"), nb::arg("num_offsets"), nb::arg("bags"), nb::arg("length"), nb::arg("weights"),
            nb::arg("mode"), nb::arg("out"), nb::arg("half"), nb::arg("fault"), nb::arg("stream"))
+      .def("count_ids", &DeviceTable::count_ids, nb::arg("ids"), nb::arg("wide"), nb::arg("n"), nb::arg("seen"),
+           nb::arg("counts"), nb::arg("stream"))
       .def("search", &DeviceTable::search, nb::arg("queries"), nb::arg("count"), nb::arg("k"), nb::arg("metric"),
-           nb::arg("allowed"), nb::arg("room"), nb::arg("first"), nb::arg("scores"), nb::arg("ids"), nb::arg("stream"));
+           nb::arg("allowed"), nb::arg("room"), nb::arg("first"), nb::arg("coded"), nb::arg("stream"))
+      .def("rescore", &DeviceTable::rescore, nb::arg("queries"), nb::arg("count"), nb::arg("wanted"), nb::arg("k"),
+           nb::arg("metric"), nb::arg("room"), nb::arg("stream"))
+      .def("squared_norms", &DeviceTable::squared_norms, nb::arg("rows"), nb::arg("squares"), nb::arg("stream"))
+      .def("coded_block", &DeviceTable::coded_block)
+      .def("table_entries", &DeviceTable::table_entries)
+      .def("make_tables", &DeviceTable::make_tables, nb::arg("queries"), nb::arg("constants"), nb::arg("n"),
+           nb::arg("products"), nb::arg("tables"), nb::arg("terms"), nb::arg("stream"));
+  m.def("merge", [](int device, uint64_t hits, int parts, int count, int k, int metric, uint64_t scores, uint64_t ids,
+                    uint64_t stream) {
+    nb::gil_scoped_release unlocked;
+    cuda::OnDevice on(device);
+    cuda::merge(pointer<const cuda::Hit>(hits), parts, count, k, cuda::Metric(metric), pointer<float>(scores),
+                pointer<int64_t>(ids), cuda::target_of(device, pointer<void>(stream)));
+  });
   m.def("room_bytes", &cuda::room_bytes);
-  m.def("lost_at", &DeviceTable::lost_at);
+  // Where in a room the best are, and where it is told which queries must be searched once more: a uint32 each.
+  m.def("room_parts", [](int count, int k) {
+    const cuda::SearchRoom room = cuda::room_at(nullptr, count, k);
+    return nb::make_tuple(uint64_t(uintptr_t(room.best)), uint64_t(uintptr_t(room.lost)));
+  });
+  m.attr("DECODED") = cuda::kDecoded;
   m.def("most_queries", &cuda::most_queries);
   m.attr("MOST_HITS") = cuda::kMostHits;
   nb::class_<cuda::Uploader>(m, "Uploader")
@@ -255,6 +376,26 @@ NB_MODULE(_cuda, m) {
     nb::gil_scoped_release unlocked;
     cuda::copy(device, pointer<void>(to), pointer<const void>(from), n, to_host, pointer<void>(stream));
   });
+  m.def("allocate_host", [](int device, int64_t n) {
+    const cuda::Pinned at = cuda::allocate_host(device, n);
+    return nb::make_tuple(uint64_t(uintptr_t(at.host)), uint64_t(uintptr_t(at.device)));
+  });
+  m.def("release_host", [](uint64_t at) { cuda::release_host(pointer<void>(at)); });
+  m.def("make_stream", [](int device) { return uint64_t(uintptr_t(cuda::make_stream(device))); });
+  m.def("drop_stream", [](int device, uint64_t stream) { cuda::drop_stream(device, pointer<void>(stream)); });
+  m.def("follow", [](int device, uint64_t stream, int other_device, uint64_t other_stream) {
+    cuda::follow(device, pointer<void>(stream), other_device, pointer<void>(other_stream));
+  });
+  m.def("copy_between",
+        [](int to_device, uint64_t to, int from_device, uint64_t from, int64_t n, int on, uint64_t stream) {
+          cuda::copy_between(to_device, pointer<void>(to), from_device, pointer<const void>(from), n, on,
+                             pointer<void>(stream));
+        });
+  m.def("clear", [](int device, uint64_t at, int64_t n, uint64_t stream) {
+    cuda::clear(device, pointer<void>(at), n, pointer<void>(stream));
+  });
+  m.def("route", &route);
+  m.def("select", &select_own);
   m.def("synchronize", &cuda::synchronize, nb::call_guard<nb::gil_scoped_release>());
   m.def("as_dlpack", &as_dlpack);
   m.def("from_dlpack", &from_dlpack);

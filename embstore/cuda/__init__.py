@@ -1,8 +1,10 @@
-"""Tables on a CUDA device: `Table.to("cuda")` gives a `GpuTable`."""
+"""Tables on CUDA devices: `Table.to("cuda")` gives a `GpuTable`, a list of devices a `SplitTable`."""
 
 from __future__ import annotations
 
+from .placed import Residency as Residency
+from .split import SplitTable as SplitTable
 from .table import GpuTable as GpuTable
-from .table import to_device as to_device
+from .take import to_device as to_device
 
-__all__ = ["GpuTable", "to_device"]
+__all__ = ["GpuTable", "Residency", "SplitTable", "to_device"]

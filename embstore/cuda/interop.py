@@ -159,6 +159,18 @@ def view(value: Any, driver: Driver, what: str, may_copy: bool) -> View:
     return View(address, shape, kind, device, value)
 
 
+def device_of(value: Any, driver: Driver) -> int:
+    """The device that an array lies on."""
+    if _is(value, "torch", "Tensor"):
+        return int(value.device.index)
+    if _is(value, "cupy", "ndarray"):
+        return int(value.device.id)
+    if hasattr(value, "__cuda_array_interface__"):
+        address = value.__cuda_array_interface__["data"][0]
+        return driver.device_of(address) if address else 0
+    return int(value.__dlpack_device__()[1])
+
+
 def _copied(copy: Any, what: str, may_copy: bool) -> Any:
     if not may_copy:
         raise ShapeError(f"{what} must be C-contiguous, found another layout; copy it first")

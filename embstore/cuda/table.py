@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from .. import kernels, oov
-from ..arguments import as_ids, bag_bounds, bag_weights, is_text
-from ..errors import ConfigError, DeviceError, IdRangeError, ShapeError
+from .. import kernels
+from ..arguments import bag_bounds, bag_weights
+from ..errors import ConfigError, DeviceError, ShapeError
 from ..pipeline import Pipeline
 from . import interop
+from .base import Check, DeviceRows, one_of
+from .cache import Cached, CachePlan, check_counts
 from .call import Call
 from .driver import Driver
 from .interop import View
-from .placed import Placed, fault_bytes, has_kernel, has_transform
+from .placed import Placed, Residency, fault_bytes, has_kernel, has_transform
 from .search import search
 
 if TYPE_CHECKING:
-    from ..method import Method
     from ..table import Table
 
-Check = Literal["deferred", "eager"]
 _ID, _OFFSET = 1, 2  # csrc/cuda/core/kernel.h, FaultKind
 
 
-def to_device(table: Table, device: Any = "cuda", driver: Driver | None = None) -> GpuTable | Table:
-    """`Table.to`."""
-    number = interop.parse_device(device)
-    return table if number is None else GpuTable(table, number, driver or Driver())
-
-
-class GpuTable:
+class GpuTable(DeviceRows):
     """A table whose arrays lie in the memory of a device. Made by `Table.to`; close it, or use it in a `with`.
 
     Calls are put on a stream and return at once. An id out of range cannot be told by then: its row is left out, and
@@ -40,7 +33,15 @@ class GpuTable:
     one, with `check="eager"`, which waits. Ids of the host are checked before.
     """
 
-    def __init__(self, table: Table, device: int, driver: Driver) -> None:
+    def __init__(
+        self,
+        table: Table,
+        device: int,
+        driver: Driver,
+        plan: CachePlan | None = None,
+        part: tuple[int, int] | None = None,
+    ) -> None:
+        """`plan` : what is kept on the device, by default all. `part` : the rows it has, which ids then must be of."""
         method = table._method
         if not has_kernel(method.id):
             raise ConfigError(
@@ -55,7 +56,11 @@ class GpuTable:
         driver.check(device)
         stored = table._stored
         self._table, self._driver, self._device = table, driver, device
-        self._placed: Placed | None = Placed(driver, device, method, stored.shape, stored.shards, stored.shared)
+        self._part = part or (0, table.num_embeddings)
+        arrays = (method, stored.shape, stored.shards, stored.shared)
+        self._placed: Placed | None = (
+            Placed(driver, device, *arrays, part) if plan is None else Cached(driver, device, *arrays, plan)
+        )
         fault = fault_bytes()
         try:
             self._fault = driver.allocate(device, fault.nbytes)
@@ -66,29 +71,9 @@ class GpuTable:
         driver.synchronize(device)
 
     @property
-    def table(self) -> Table:
-        """The same table on the host."""
-        return self._table
-
-    @property
     def device(self) -> str:
         """Where the table is, as in "cuda:0"."""
         return f"cuda:{self._device}"
-
-    @property
-    def num_embeddings(self) -> int:
-        """Number of rows."""
-        return self._table.num_embeddings
-
-    @property
-    def embedding_dim(self) -> int:
-        """Values per row."""
-        return self._table.embedding_dim
-
-    @property
-    def method(self) -> Method:
-        """The compression method, resolved."""
-        return self._table.method
 
     @property
     def nbytes(self) -> int:
@@ -101,22 +86,27 @@ class GpuTable:
             raise DeviceError("the table on the GPU must be open, found it closed; take it there again with Table.to")
         return self._placed
 
+    def report(self) -> Residency:
+        """Where rows lie, and how many of the ids looked up were on the device; waits for the device."""
+        return self._open.report()
+
+    def refill(self, counts: Any = None) -> None:
+        """Choose anew which rows are kept on the device, of a table with `cache_bytes`; waits for the device.
+
+        Nothing happens where all rows are there.
+
+        counts : how often each row is asked for, (num_embeddings,); by default what was learned from the ids of
+            calls, of which each refill halves what it found, so that ids of late count for more.
+        """
+        self._open.refill(None if counts is None else check_counts(counts, self.num_embeddings))
+
     def explain(self) -> str:
         """Which kernel serves lookups and bags."""
         return f"lookup, bag: cuda (csrc/cuda/methods/{self.method.id}.cu on {self.device})"
 
-    def __len__(self) -> int:
-        return self.num_embeddings
-
     def __repr__(self) -> str:
         where = self.device if self._placed is not None else "closed"
         return f"<embstore.cuda.GpuTable {self.num_embeddings} x {self.embedding_dim}, {self.method!r}, {where}>"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: object, *exc: object) -> None:
-        self.close(raise_faults=kind is None)
 
     def close(self, raise_faults: bool = True) -> None:
         """Give the device's memory back, once the device is done with it; raises what an earlier call found wrong."""
@@ -138,12 +128,6 @@ class GpuTable:
         """Wait for everything on the device, and raise what an earlier call found wrong."""
         self._driver.synchronize(self._device)
         self._raise_fault(0)
-
-    def __getitem__(self, item: Any) -> Any:
-        """`table[ids]`, `table["word"]`, `table[10:20]`: float32 rows; see `lookup`."""
-        if isinstance(item, slice):
-            item = np.arange(*item.indices(self.num_embeddings), dtype=np.int64)
-        return self.lookup(item)
 
     def lookup(
         self,
@@ -175,19 +159,17 @@ class GpuTable:
         IdRangeError, UnknownKeyError, NoKeysError : as `Table.lookup`; see the class for when.
         ShapeError : an `out` of the wrong shape, dtype or order.
         """
-        _one_of(check, ("deferred", "eager"), "check")
-        _one_of(by, (None, "id", "key"), "by")
+        one_of(check, ("deferred", "eager"), "check")
+        one_of(by, (None, "id", "key"), "by")
         if interop.on_host(ids_or_keys):
-            values = interop.to_host(ids_or_keys)
-            host = self._ids_of_keys(values, oov) if by == "key" or (by is None and is_text(values)) else as_ids(values)
-            self._check_range(host)
-            ids_or_keys = host
-        bound = self._open.bound
+            ids_or_keys = self._on_host(ids_or_keys, oov, by)
+        placed = self._open
         call = Call(self._driver, self._device, ids_or_keys if out is None else out, stream)
-        with call:
+        with placed.call(), call:
             ids = call.integers(ids_or_keys, "ids")
             target, view = call.output(out, (*ids.shape, self.embedding_dim))
-            bound.lookup(
+            placed.seen(ids, call.stream)
+            placed.bound.lookup(
                 ids.address, ids.kind == "i8", ids.size, view.address, view.kind == "f2", self._fault, call.stream
             )
         return self._result(target, check, call.stream)
@@ -219,20 +201,20 @@ class GpuTable:
         ------
         As `lookup`; ShapeError also for offsets that do not fit, of the device when ids out of range are told.
         """
-        _one_of(check, ("deferred", "eager"), "check")
-        _one_of(mode, kernels.BAG_MODES, "mode")
+        one_of(check, ("deferred", "eager"), "check")
+        one_of(mode, kernels.BAG_MODES, "mode")
         if interop.on_host(input):
-            input = as_ids(interop.to_host(input))
-            self._check_range(input)
-        bound = self._open.bound
+            input = self._on_host(input, "raise", "id")
+        placed = self._open
         call = Call(self._driver, self._device, input if out is None else out, stream)
-        with call:
+        with placed.call(), call:
             ids = call.integers(input, "ids")
             starts, bags = self._offsets(call, ids, offsets, include_last_offset)
             weights = self._weights(call, ids, per_sample_weights, mode)
             target, view = call.output(out, (bags, self.embedding_dim))
             length = ids.shape[1] if starts is None else 0
-            bound.bag(
+            placed.seen(ids, call.stream)
+            placed.bound.bag(
                 ids.address, ids.kind == "i8", ids.size,
                 starts.address if starts else 0, starts is None or starts.kind == "i8", starts.size if starts else 0,
                 bags, length, weights.address if weights else 0, kernels.BAG_MODES.index(mode),
@@ -242,6 +224,13 @@ class GpuTable:
 
     # A function of its own module, a table its first argument.
     search = search
+
+    @property
+    def _places(self) -> list[tuple[GpuTable, int]]:
+        return [(self, 0)]
+
+    def _home(self, value: Any) -> int:
+        return 0
 
     def _offsets(self, call: Call, ids: View, offsets: Any, include_last: bool) -> tuple[View | None, int]:
         """Where bags start, None for bags of one length, and how many there are."""
@@ -277,31 +266,6 @@ class GpuTable:
             )
         return found
 
-    def _ids_of_keys(self, values: Any, policy: str | int) -> npt.NDArray[np.int64]:
-        """Ids of keys of the host; an unknown one is an error, or a row that takes its place."""
-        keys = self._table._need_keys("lookup by key")
-        kind = self._table._stored.keys["type"] if self._table._stored.keys else None
-        chosen = oov.parse(policy, num_embeddings=self.num_embeddings, key_type=kind, subwords=None)
-        if chosen.kind not in ("raise", "row"):
-            raise ConfigError(f"oov on a GPU must be 'raise' or a row id, found {policy!r}; look up on the host")
-        single = isinstance(values, (str, bytes)) or np.ndim(values) == 0
-        flat = [values] if single else np.reshape(np.asarray(values, object), -1).tolist()
-        ids: npt.NDArray[np.int64] = np.asarray(keys.ids(flat), np.int64)
-        unknown = np.flatnonzero(ids < 0)
-        if len(unknown) and chosen.kind == "raise":
-            raise keys.missing_error(flat[int(unknown[0])])
-        ids[unknown] = chosen.row if len(unknown) else 0
-        return ids.reshape(() if single else np.shape(np.asarray(values, object)))
-
-    def _check_range(self, ids: npt.NDArray[np.int64]) -> None:
-        bad = (ids < 0) | (ids >= self.num_embeddings)
-        if bad.any():
-            at = int(np.argmax(bad))
-            raise self._out_of_range(int(ids.reshape(-1)[at]), at if ids.ndim else None)
-
-    def _out_of_range(self, row: int, position: int | None) -> IdRangeError:
-        return self._table._out_of_range(row, position)
-
     def _result(self, target: Any, check: Check, stream: int) -> Any:
         if check == "eager":
             self._raise_fault(stream)
@@ -322,9 +286,3 @@ class GpuTable:
         raise ShapeError(
             f"offsets must begin with 0, not decrease and not pass the ids, found {value} at position {position}"
         )
-
-
-def _one_of(value: Any, known: tuple[Any, ...], what: str) -> None:
-    if value not in known:
-        choices = ", ".join(repr(v) for v in known if v is not None)
-        raise ConfigError(f"{what} must be one of {choices}, found {value!r}; choose one of these")

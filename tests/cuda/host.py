@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from embstore.cuda.driver import Bytes, Driver, extension
+from embstore.cuda.driver import Bytes, Driver
 from embstore.errors import DeviceError, DeviceMemoryError
 
 
@@ -19,13 +19,18 @@ class HostDriver(Driver):
         self.held: dict[int, tuple[int, int, Any]] = {}  # address -> (device, bytes, array)
         self.streams: list[int] = []
         self.waits = 0
+        self.pinned: dict[int, tuple[int, Any]] = {}  # address -> (bytes, array)
+        self.pinnable = 1 << 40
+        self.made: list[int] = []  # streams
+        self.copied = 0  # bytes from one device to another
+        self.followed: list[tuple[int, int, int, int]] = []
 
     def check(self, device: int) -> None:
         if not 0 <= device < self.devices:
             raise DeviceError(f"no device {device}")
 
-    def bind(self, method: str, config: Any, shape: Any, rows: Any, shared: Any, device: int) -> Any:
-        return extension().DeviceTable(method, config, *shape, dict(rows), dict(shared), -1)
+    def target(self, device: int) -> int:
+        return -1
 
     def device_of(self, address: int) -> int:
         for start, (device, nbytes, _) in self.held.items():
@@ -51,6 +56,38 @@ class HostDriver(Driver):
     def release_on(self, device: int, address: int, stream: int) -> None:
         self.streams.append(stream)
         self.release(device, address)
+
+    def allocate_host(self, device: int, nbytes: int) -> tuple[int, int]:
+        if self.pinnable < nbytes:
+            raise DeviceMemoryError("no pinned memory")
+        self.pinnable -= nbytes
+        array = np.random.default_rng(1).integers(0, 256, nbytes + 256, np.uint8)
+        address = (array.ctypes.data + 255) // 256 * 256
+        self.pinned[address] = (nbytes, array)
+        return address, address
+
+    def release_host(self, host: int) -> None:
+        assert self.waits > 0  # nobody reads it any more
+        self.pinnable += self.pinned.pop(host)[0]
+
+    def make_stream(self, device: int) -> int:
+        self.made.append(1000 + len(self.made))
+        return self.made[-1]
+
+    def drop_stream(self, device: int, stream: int) -> None:
+        self.made.remove(stream)
+
+    def follow(self, device: int, stream: int, other_device: int, other_stream: int) -> None:
+        self.followed.append((device, stream, other_device, other_stream))
+
+    def copy_between(self, to: tuple[int, int], source: tuple[int, int], nbytes: int, on: int, stream: int) -> None:
+        assert self.device_of(to[1]) == to[0] and self.device_of(source[1]) == source[0]
+        ctypes.memmove(to[1], source[1], nbytes)
+        self.copied += nbytes if to[0] != source[0] else 0
+
+    def clear(self, device: int, address: int, nbytes: int, stream: int) -> None:
+        assert self.device_of(address) == device
+        ctypes.memset(address, 0, nbytes)
 
     def upload(self, device: int, parts: list[tuple[int, Bytes]]) -> None:
         for address, array in parts:

@@ -9,8 +9,7 @@ import pytest
 
 import embstore
 from embstore import errors, native, pipeline, registry
-from embstore.cuda import driver
-from embstore.cuda.table import GpuTable, to_device
+from embstore.cuda import GpuTable, driver, to_device
 from embstore.testing import make_rows
 from embstore.testing.laws import same
 

@@ -18,7 +18,7 @@ if not driver.built():
 
 from host import HostDriver
 
-import embstore.cuda.table
+import embstore.cuda.take
 from bench import gpu_check
 from embstore.cuda.array import DeviceArray
 
@@ -37,7 +37,7 @@ def test_without_a_gpu_it_says_so() -> None:
 def host(monkeypatch: pytest.MonkeyPatch) -> HostDriver:
     found = HostDriver()
     monkeypatch.setitem(sys.modules, "cupy", None)
-    for module in (embstore.cuda.table, driver):
+    for module in (embstore.cuda.take, driver):
         monkeypatch.setattr(module, "Driver", lambda: found)
     return found
 
@@ -50,6 +50,9 @@ class FakeClock:
 
     def ids(self, n: int, below: int, seed: int) -> Any:
         return np.random.default_rng(seed).integers(0, below, n)
+
+    def skewed(self, n: int, below: int, seed: int) -> Any:
+        return (np.random.default_rng(seed).random(n) ** 4 * below).astype(np.int64)
 
     def normal(self, shape: tuple[int, ...], seed: int) -> Any:
         return np.random.default_rng(seed).standard_normal(shape, np.float32)
@@ -77,18 +80,32 @@ def test_every_kernel_is_timed(host: HostDriver, monkeypatch: pytest.MonkeyPatch
     assert first["of_copy"] == pytest.approx(first["bytes"] / 1e-3 / 1e9)
     assert host.held == {}
     searches = list(gpu_check.searches(True, FakeClock(host)))
-    assert [row["method"] for row in searches] == ["float16", "int8", "int4", "pq"]
+    assert [row["method"] for row in searches] == [
+        "float16", "int8, in integers", "int8", "int4, in integers", "int4", "pq", "pq m=16, in integers", "pq m=16",
+        "rabitq, in integers", "rabitq", "binary, in integers", "binary",
+    ]  # fmt: skip
+    caches = list(gpu_check.caches(True, FakeClock(host)))
+    assert [(row["method"], row["share"]) for row in caches[:4]] == [("float32", s) for s in (0.0, 0.1, 0.5, 1.0)]
+    rates = [row["hit_rate"] for row in caches[:4]]
+    assert rates == sorted(rates) and 0.5 < rates[1] < 0.6 and rates[3] == 1
+    monkeypatch.setattr(driver.extension(), "found", lambda: {"devices": 1})
+    split = list(gpu_check.split_tables(True, FakeClock(host)))
+    assert [row["devices"] for row in split] == [[0], [0, 0]]
     step = {"status": 0, "seconds": 1.0}
     result = {
         "device": {"name": "X"}, "copy_bytes_per_second": 1e9, "date": "2026-01-01", "timings": rows,
         "searches": searches,
+        "caches": caches,
+        "split": split,
         "steps": {"tests": step, "memcheck": step | {"status": 9}},
         "beside_torch": {"times_float32": 3.0, "times_float16": 1.5},
     }  # fmt: skip
     lines = gpu_check.table_of_results(result)
     assert "memcheck: FAILED, see the JSON (1.0 s)" in lines
     assert lines[-1] == "int8 bags: 3.00 x torch's float32 (goal 2.5), 1.50 x its float16 (goal 1.3)"
-    assert "search, int8: 100 queries over 262,144 rows, k 10: 1.00 ms" in lines
+    assert "search, int8, in integers: 100 queries over 262,144 rows, k 10: 1.00 ms" in lines
+    assert "cache, int8: 100% of 3,000 rows on the device, 100% of ids hit: 33 Mids/s" in lines
+    assert "split, int8 on devices [0, 0]: 33 Mids/s looked up, 100 queries over 3,000 rows 1.00 ms" in lines
     assert sum("reached" in line for line in lines) == 4
 
 

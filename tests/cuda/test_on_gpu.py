@@ -12,7 +12,7 @@ from pair import NOT_SO_WIDE, Pair, configurations, encoded, method_for, why_no_
 
 from embstore import errors, registry
 from embstore.arrays import Arrays, TableShape
-from embstore.cuda import GpuTable, driver
+from embstore.cuda import GpuTable, driver, to_device
 from embstore.cuda.driver import Driver
 from embstore.method import RowMethod
 from embstore.testing.laws import same
@@ -208,14 +208,20 @@ def test_search(table: Any, gpu: GpuTable, metric: str) -> None:
     mask = np.random.default_rng(SEED).random(N) < 0.3
     for k, filter in ((1, None), (10, None), (600, None), (10, mask)):
         want, _ = table.search(queries, k, metric, filter=filter, rerank_k=N)
-        found, ids = (
-            getattr(a, "get", getattr(a, "numpy", None))() for a in gpu.search(queries, k, metric, filter=filter)
-        )
+        found, ids = (on_host(a) for a in gpu.search(queries, k, metric, filter=filter, exact=True))
         np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-5 * float(np.abs(want).max()))
         rows = table.lookup(ids)
         own = np.einsum("qkd,qd->qk", rows, queries) if metric == "ip" else None
         assert own is None or np.allclose(own, found, rtol=1e-4, atol=1e-4 * float(np.abs(want).max()))
         assert filter is None or mask[ids].all()
+
+
+def test_rounded_queries_choose_nearly_the_best(table: Any, gpu: GpuTable) -> None:
+    """Of methods whose codes are scored in integers; of others these are all the best."""
+    queries = np.random.default_rng(SEED).standard_normal((37, DIM)).astype(np.float32)
+    found, best = (on_host(gpu.search(queries, 10, exact=exact)[1]) for exact in (False, True))
+    shared = sum(len(set(a) & set(b)) for a, b in zip(found.tolist(), best.tolist(), strict=True))
+    assert shared >= 0.97 * best.size
 
 
 def test_search_over_more_rows_than_a_list_holds() -> None:
@@ -225,8 +231,98 @@ def test_search_over_more_rows_than_a_list_holds() -> None:
     table = table_of(method, TableShape(300_000, 16), [Arrays(rows)], 1 << 19, shared)
     queries = np.random.default_rng(SEED).standard_normal((130, 16)).astype(np.float32)
     with table.to("cuda") as gpu:
-        found, ids = (on_host(a) for a in gpu.search(queries, 20, "l2"))
+        found, ids = (on_host(a) for a in gpu.search(queries, 20, "l2", exact=True))
     want, best = table.search(queries, 20, "l2", rerank_k=20_000)  # its scan rounds queries, and rows repeat
     np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-5)
     assert (np.diff(ids)[np.diff(found) == 0] > 0).all()  # rows repeat: equal scores come by id
     assert best.shape == ids.shape
+
+
+def test_rows_kept_on_the_device_and_rows_of_the_host(table: Any, gpu: GpuTable) -> None:
+    """The bits of a table that is whole on the device, before and after a refill."""
+    row = sum(s.row_nbytes for s in table._stored.specs if s.partition == "rows")
+    for counts in (None, np.random.default_rng(SEED).random(N)):
+        with table.to("cuda", cache_bytes=N * 5 + N * row // 4, counts=counts) as cached:
+            for _ in range(2):
+                assert same(on_host(cached.lookup(IDS)), on_host(gpu.lookup(IDS)))
+                assert same(on_host(cached.bag(IDS, mode="mean")), on_host(gpu.bag(IDS, mode="mean")))
+                for mine, whole in zip(cached.search(table[:3], 5), gpu.search(table[:3], 5), strict=True):
+                    assert same(on_host(mine), on_host(whole))
+                cached.refill(None if counts is None else counts[::-1])
+            found = cached.report()
+            assert found.hits + found.misses == 4 * IDS.size
+            assert 0 < found.hits < 4 * IDS.size
+            assert found.host_nbytes >= N * row
+            assert found.device_nbytes < gpu.nbytes + 5 * N
+
+
+def test_learned_rows_are_hits(table: Any) -> None:
+    row = sum(s.row_nbytes for s in table._stored.specs if s.partition == "rows")
+    few = np.random.default_rng(SEED).permutation(N)[:100]
+    with table.to("cuda", cache_bytes=N * 5 + 200 * row + 4096) as cached:
+        cached.lookup(np.repeat(few, 1000))
+        cached.refill()
+        before = cached.report()
+        cached.lookup(few)
+        assert cached.report().hits == before.hits + 100
+
+
+def test_memory_that_the_host_cannot_pin() -> None:
+    with pytest.raises(errors.DeviceMemoryError, match="bytes of pinned memory of the host, found it refused"):
+        Driver().allocate_host(0, 1 << 50)
+
+
+def places() -> list[list[int]]:
+    """A device twice, and all of them where there are several."""
+    count = int(driver.extension().found()["devices"])
+    return [[0, 0], *([list(range(count))] if count > 1 else [])]
+
+
+@pytest.mark.parametrize("devices", places(), ids=str)
+def test_tables_shared_out_to_devices(table: Any, gpu: GpuTable, devices: list[int]) -> None:
+    offsets, weights = np.array([0, 3, 3, 700, IDS.size]), np.random.default_rng(SEED).random(IDS.size, np.float32)
+    queries = np.random.default_rng(SEED).standard_normal((37, DIM)).astype(np.float32)
+    with table.to(devices) as split:
+        for _ in range(5):
+            assert same(on_host(split.lookup(IDS)), on_host(gpu.lookup(IDS)))
+            bag = (IDS.ravel(), offsets, "sum", weights, True)
+            assert same(on_host(split.bag(*bag)), on_host(gpu.bag(*bag)))
+            for metric in ("cosine", "ip", "l2"):
+                whole = gpu.search(queries, 20, metric, exact=True)
+                for mine, theirs in zip(split.search(queries, 20, metric, exact=True), whole, strict=True):
+                    assert same(on_host(mine), on_host(theirs))
+
+
+def test_a_call_on_several_devices_waits_for_nothing(table: Any) -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("this PyTorch has no CUDA")
+    with table.to(places()[-1]) as split:
+        ids = torch.from_numpy(IDS).cuda()
+        split.lookup(ids)
+        torch.cuda.synchronize()
+        torch.cuda._sleep(200_000_000)
+        done = torch.cuda.Event()
+        rows = split.lookup(ids)
+        done.record()
+        assert not done.query()
+        torch.cuda.synchronize()
+        assert same(rows.cpu().numpy(), table.lookup(IDS))
+
+
+@pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
+@pytest.mark.parametrize("name", ["int8", "int4", "rabitq", "binary"])
+def test_scores_in_integers_are_those_of_the_host(name: str, metric: str) -> None:
+    """Sums of integers, and what becomes of them in the same order, have no rounding of their own."""
+    from host import HostDriver
+    from test_coded import scored
+
+    shape = TableShape(3000, DIM)
+    method = registry.get(name)().resolve(shape)
+    rows, shared = encoded(method, shape, 4)
+    table = table_of(method, shape, [Arrays(rows)], 4096, shared)
+    queries = np.random.default_rng(SEED).standard_normal((37, DIM)).astype(np.float32)
+    twin = to_device(table, "cuda", HostDriver())
+    with table.to("cuda") as gpu:
+        for mine, theirs in zip(scored(gpu, queries, metric), scored(twin, queries, metric), strict=True):
+            assert same(mine, theirs)

@@ -88,6 +88,61 @@ void release_on(int device, void* at, void* stream) noexcept {
   }
 }
 
+Pinned allocate_host(int device, int64_t nbytes) {
+  OnDevice on(device);
+  Pinned at;
+  check(cudaHostAlloc(&at.host, size_t(nbytes), cudaHostAllocPortable | cudaHostAllocMapped), "pinning host memory");
+  const cudaError_t status = cudaHostGetDevicePointer(&at.device, at.host, 0);
+  if (status != cudaSuccess) {
+    cudaFreeHost(at.host);
+    check(status, "mapping host memory");
+  }
+  return at;
+}
+
+void release_host(void* host) noexcept { cudaFreeHost(host); }
+
+void* make_stream(int device) {
+  OnDevice on(device);
+  cudaStream_t stream = nullptr;
+  check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "making a stream");
+  return stream;
+}
+
+void drop_stream(int device, void* stream) noexcept {
+  try {
+    OnDevice on(device);
+    cudaStreamDestroy(as_stream(stream));
+  } catch (const Refused&) {  // as in release
+  }
+}
+
+void follow(int device, void* stream, int other_device, void* other_stream) {
+  cudaEvent_t reached = nullptr;
+  {
+    OnDevice on(other_device);
+    check(cudaEventCreateWithFlags(&reached, cudaEventDisableTiming), "making an event");
+    const cudaError_t status = cudaEventRecord(reached, as_stream(other_stream));
+    if (status != cudaSuccess) cudaEventDestroy(reached);
+    check(status, "marking a stream");
+  }
+  OnDevice on(device);
+  const cudaError_t status = cudaStreamWaitEvent(as_stream(stream), reached, 0);
+  cudaEventDestroy(reached);  // what waits for it keeps it
+  check(status, "following a stream");
+}
+
+void copy_between(int to_device, void* to, int from_device, const void* from, int64_t nbytes, int on, void* stream) {
+  OnDevice there(on);
+  check(cudaMemcpyPeerAsync(to, to_device, from, from_device, size_t(nbytes), as_stream(stream)),
+        "copying between devices");
+}
+
+void clear(int device, void* at, int64_t nbytes, void* stream) {
+  OnDevice on(device);
+  check(cudaMemsetAsync(at, 0, size_t(nbytes), as_stream(stream)), "clearing memory");
+}
+
 void copy(int device, void* to, const void* from, int64_t nbytes, bool to_host, void* stream) {
   OnDevice on(device);
   const auto kind = to_host ? cudaMemcpyDeviceToHost : cudaMemcpyHostToDevice;

@@ -49,6 +49,24 @@ void release(int device, void* at) noexcept;
 void* allocate_on(int device, int64_t nbytes, void* stream);
 void release_on(int device, void* at, void* stream) noexcept;
 
+// Memory of the host that devices read over the bus: where it lies for the host, and for the device.
+struct Pinned {
+  void* host = nullptr;
+  void* device = nullptr;
+};
+Pinned allocate_host(int device, int64_t nbytes);
+void release_host(void* host) noexcept;
+
+// A stream beside those of callers.
+void* make_stream(int device);
+void drop_stream(int device, void* stream) noexcept;
+// What comes later on `stream` waits, on its device, for what came before on the other; the host waits for neither.
+void follow(int device, void* stream, int other_device, void* other_stream);
+
+// A copy from one device to another, or within one, in the order of a stream of `on`.
+void copy_between(int to_device, void* to, int from_device, const void* from, int64_t nbytes, int on, void* stream);
+void clear(int device, void* at, int64_t nbytes, void* stream);
+
 // A small copy from or to the host in the order of a stream; waits for it where `to_host`.
 void copy(int device, void* to, const void* from, int64_t nbytes, bool to_host, void* stream);
 void synchronize(int device);

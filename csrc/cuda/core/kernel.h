@@ -14,9 +14,15 @@ namespace embstore::cuda {
 
 // All rows of an array lie in one run of bytes: row id at data + id * row_bytes. The run begins at a multiple of 256
 // and kPadding bytes behind it may be read, so that no lane need look where a row or the array ends.
+//
+// Where `slots` is given, data is memory of the host that a device reads over its bus, and some rows lie in memory of
+// the device too, back to back from `hot` on in the order of ids; see slot_of. by_place: a functor looks rows up so.
 struct Rows {
   const uint8_t* data = nullptr;
   int64_t row_bytes = 0;
+  const uint8_t* hot = nullptr;
+  const uint64_t* slots = nullptr;
+  mutable bool by_place = false;
 };
 inline constexpr int64_t kPadding = 64;
 
@@ -72,7 +78,7 @@ struct LookupCall {
 
 // Bag b pools ids[offsets[b] .. offsets[b + 1]), the last up to n where it has no end; without offsets it has the ids
 // from b * length on. An empty bag is zero. weights may be null. A call may be for some bags only: `bags` of them
-// behind `position` others, which out does not have.
+// behind `position` others, which out does not have. Without ids (of kernels by row alone) id i is i.
 struct BagCall {
   Integers ids;
   int64_t n = 0;
@@ -89,6 +95,7 @@ struct BagCall {
 };
 
 struct ScanCall;  // search/search.h
+struct CodedQueries;
 
 // Launches and returns. Throws Refused where CUDA does.
 class Kernel {
@@ -98,6 +105,10 @@ class Kernel {
   virtual void bag(const BagCall& call, const Target& target) const = 0;
   // Scores of rows from their codes; false where rows must be looked up and scored as floats.
   virtual bool scan(const ScanCall&, const Target&) const { return false; }
+  // Scores in integers of codes as they are, with queries that are integers too. Their sums become floats after every
+  // `coded_block` columns, 0 where there are no such scores.
+  virtual int coded_block() const { return 0; }
+  virtual void scan_coded(const ScanCall&, const CodedQueries&, const Target&) const {}
 };
 
 // Throws std::invalid_argument for arrays that do not fit the method.

@@ -2,7 +2,7 @@
 #pragma once
 #include <stdexcept>
 
-#include "cuda/search/scan.cuh"
+#include "cuda/search/coded.cuh"
 
 namespace embstore::cuda {
 
@@ -93,6 +93,30 @@ struct AffineDecode : AffineArrays, NoTable {
   }
 };
 
+// Scores in integers: signed codes are taken as unsigned ones whose offset is -middle * scale.
+template <int Bits, bool Symmetric>
+struct AffineCodes : AffineArrays {
+  int block;
+
+  explicit AffineCodes(const Table& t) : AffineArrays(t), block(smaller(block_size, dim)) {}
+
+  EMBSTORE_HD void codes(const Place& at, int j, uint32_t (&w)[4]) const {
+    codes_of<Bits>(at[0], j, arrays.align[0], w);
+    if constexpr (Bits == 8 && Symmetric) {
+#pragma unroll
+      for (int k = 0; k < 4; ++k) w[k] ^= 0x80808080u;
+    }
+  }
+  EMBSTORE_HD Step step(const Place& at, int b) const {
+    const Step given = AffineArrays::step<Symmetric>(at[1], b);
+    return {given.scale, Symmetric ? -float(1 << (Bits - 1)) * given.scale : given.offset};
+  }
+  EMBSTORE_HD static float add(float total, const Step& step, int sum, float query_sum) {
+    return total + (step.scale * float(sum) + step.offset * query_sum);
+  }
+  EMBSTORE_HD float finish(float total, const Place&, const QueryTerms& terms) const { return total * terms.factor; }
+};
+
 // Any blocks.
 template <int Bits>
 struct AffineColumns : AffineArrays, ByColumn<AffineColumns<Bits>> {
@@ -107,22 +131,24 @@ struct AffineColumns : AffineArrays, ByColumn<AffineColumns<Bits>> {
   }
 };
 
-// Scans of codes are compiled for the widths that are searched most.
-template <class F, bool Scans>
+// Scans of codes are compiled for the widths that are searched most. Sums of longer blocks could outgrow 32 bits.
+template <int Bits, bool Symmetric>
 std::unique_ptr<Kernel> affine_rows(const Table& t) {
-  if constexpr (Scans)
-    return scan_kernel<F>(t);
-  else
+  using F = AffineDecode<Bits, Symmetric>;
+  if constexpr (Bits == 8 || Bits == 4) {
+    const AffineCodes<Bits, Symmetric> codes(t);
+    if (codes.block > 1 << 16) return scan_kernel<F>(t);
+    return std::make_unique<CodedKernel<ScanKernel<F>, AffineCodes<Bits, Symmetric>>>(F(t), codes, t.num_embeddings);
+  } else {
     return row_kernel<F>(t);
+  }
 }
 
 template <int Bits>
 std::unique_ptr<Kernel> affine_kernel(const Table& t) {
-  constexpr bool kScans = Bits == 8 || Bits == 4;
   const int64_t block_size = t.params.integer("block_size", t.embedding_dim);
   if (block_size < t.embedding_dim && block_size % 16 != 0) return row_kernel<AffineColumns<Bits>>(t);
-  return t.params.integer("symmetric", 0) != 0 ? affine_rows<AffineDecode<Bits, true>, kScans>(t)
-                                               : affine_rows<AffineDecode<Bits, false>, kScans>(t);
+  return t.params.integer("symmetric", 0) != 0 ? affine_rows<Bits, true>(t) : affine_rows<Bits, false>(t);
 }
 
 }  // namespace embstore::cuda

@@ -1,6 +1,6 @@
 #include "cuda/methods/_grid.cuh"
 #include "cuda/methods/_shared.cuh"
-#include "cuda/skeletons/row_decode.cuh"
+#include "cuda/search/coded.cuh"
 
 namespace embstore::cuda {
 namespace {
@@ -95,20 +95,56 @@ struct OddGrid : GridArrays {
   }
 };
 
+// Scores in integers, of codes that stand for (code - middle) * unit * scale of the row: not of those of turboquant,
+// which Python asks no such scores of. Bits: 0 for any number.
+template <int Bits>
+struct GridCodes : GridArrays {
+  static constexpr int block = 1024;  // the columns that the host adds up at a time
+  struct Step {};
+
+  explicit GridCodes(const Table& t) : GridArrays(t) {}
+
+  EMBSTORE_HD void codes(const Place& at, int j, uint32_t (&w)[4]) const {
+    if constexpr (Bits != 0) {
+      codes_of<Bits>(at[0], j, arrays.align[0], w);
+    } else {
+      const uint32_t mask = (1u << bits) - 1;
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        const int bit = (j + 4 * k) * bits;
+        const Bytes<8> raw = read_bytes<8>(at[0] + bit / 8, 1);
+        const uint32_t word = shift_together(raw.words[0], raw.words[1], bit % 8);
+        w[k] = (word & mask) | (word >> bits & mask) << 8 | (word >> 2 * bits & mask) << 16 |
+               (word >> 3 * bits & mask) << 24;
+      }
+    }
+  }
+  EMBSTORE_HD Step step(const Place&, int) const { return {}; }
+  EMBSTORE_HD static float add(float total, const Step&, int sum, float) { return total + float(sum); }
+  EMBSTORE_HD float finish(float total, const Place& at, const QueryTerms& terms) const {
+    return (total + terms.shift) * terms.factor * scale(at);
+  }
+};
+
+template <class F, int Bits>
+std::unique_ptr<Kernel> coded_rows(const Table& t) {
+  return std::make_unique<CodedKernel<RowKernel<F>, GridCodes<Bits>>>(F(t), GridCodes<Bits>(t), t.num_embeddings);
+}
+
 }  // namespace
 
 std::unique_ptr<Kernel> grid_kernel(const Table& t) {
   switch (t.params.integer("bits", 1)) {
     case 1:
-      return row_kernel<PowerGrid<1>>(t);
+      return coded_rows<PowerGrid<1>, 1>(t);
     case 2:
-      return row_kernel<PowerGrid<2>>(t);
+      return coded_rows<PowerGrid<2>, 2>(t);
     case 4:
-      return row_kernel<PowerGrid<4>>(t);
+      return coded_rows<PowerGrid<4>, 4>(t);
     case 8:
-      return row_kernel<PowerGrid<8>>(t);
+      return coded_rows<PowerGrid<8>, 8>(t);
     default:
-      return row_kernel<OddGrid>(t);
+      return coded_rows<OddGrid, 0>(t);
   }
 }
 

@@ -1,7 +1,7 @@
 // Product quantization: a row is the centroids its codes name, one after the other. `tables` has the centroids of each
 // slice in turn.
 #include "cuda/methods/_shared.cuh"
-#include "cuda/search/scan.cuh"
+#include "cuda/search/tables.cuh"
 
 namespace embstore::cuda {
 namespace {
@@ -72,12 +72,41 @@ struct PqColumns : PqArrays, ByColumn<PqColumns> {
   }
 };
 
+// Scores by tables.
+struct PqTables : PqArrays {
+  explicit PqTables(const Table& t) : PqArrays(t) {}
+
+  EMBSTORE_HD void four(const Place& at, int s, uint32_t (&c)[4]) const {
+    if (bits == 8) {
+      const uint32_t word = read_bytes<4>(at[0] + s, arrays.align[0]).words[0];
+#pragma unroll
+      for (int k = 0; k < 4; ++k) c[k] = word >> 8 * k & 255;
+    } else {
+#pragma unroll
+      for (int k = 0; k < 4; ++k) c[k] = packed_code(at[0], smaller(s + k, m - 1), bits);
+    }
+  }
+  EMBSTORE_HD float centroid(int s, int64_t code, int j) const {
+    const int64_t from = int64_t(s) * dim / m, size = int64_t(s + 1) * dim / m - from;
+    return read(tables + from * count + code * size + (j - from));
+  }
+};
+
+// Tables of long slices are fewer loads than decoding takes products; the integers are those of the host, which sums
+// bytes where codes have 4 bits.
+std::unique_ptr<Kernel> by_tables(const Table& t) {
+  const PqTables codes(t);
+  const int top = codes.bits == 4 ? smaller(255, 65535 / codes.m) : 65535 / codes.m;
+  return std::make_unique<TableKernel<RowKernel<PqColumns>, PqTables>>(PqColumns(t), codes, top, t.num_embeddings);
+}
+
 std::unique_ptr<Kernel> kernel(const Table& t) {
   const int64_t m = t.params.integer("m", 1), bits = t.params.integer("bits", 8);
   if (m < 1 || m > t.embedding_dim || bits < 1 || bits > 16 || t.rows.at("codes").row_bytes != (m * bits + 7) / 8)
     throw std::invalid_argument("m, bits and the codes do not belong together");
   if (t.embedding_dim == 2 * m) return row_kernel<PqDecode<2>>(t);
   if (t.embedding_dim == 4 * m) return scan_kernel<PqDecode<4>>(t);
+  if (t.embedding_dim >= 8 * m && (m << bits) * kTogether * 2 <= kTableBytes) return by_tables(t);
   return row_kernel<PqColumns>(t);
 }
 

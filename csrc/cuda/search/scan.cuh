@@ -25,6 +25,14 @@ EMBSTORE_HD void read_four(const float* at, float (&four)[4]) {
   std::memcpy(four, at, 16);
 #endif
 }
+EMBSTORE_HD void read_four(const uint32_t* at, uint32_t (&four)[4]) {
+#if defined(__CUDA_ARCH__)
+  const uint4 v = *reinterpret_cast<const uint4*>(at);
+  four[0] = v.x, four[1] = v.y, four[2] = v.z, four[3] = v.w;
+#else
+  std::memcpy(four, at, 16);
+#endif
+}
 
 EMBSTORE_HD bool finite(float x) { return x - x == 0.0f; }
 
@@ -42,6 +50,26 @@ EMBSTORE_HD float score_of(Hit hit) {
   return bits_float(ordered & 0x80000000u ? ordered & 0x7fffffffu : ~ordered);
 }
 EMBSTORE_HD int64_t id_of(Hit hit) { return 0xffffffffu - uint32_t(hit); }
+
+// To the list of a query, unless its bound keeps it out.
+EMBSTORE_HD void offer(const SearchCall& call, int query, int64_t id, float score) {
+  const Hit hit = hit_of(score, id);
+  if (!finite(score) || hit < call.room.floors[query]) return;
+#if defined(__CUDA_ARCH__)
+  const uint32_t place = atomicAdd(call.room.counts + query, 1u);
+#else
+  const uint32_t place = call.room.counts[query]++;
+#endif
+  if (place < call.room.capacity) call.room.lists[query * call.room.capacity + place] = hit;
+}
+
+// Larger is nearer; a zero row or query has cosine 0.
+EMBSTORE_HD float final_score(Metric metric, float sum, float length, float query_length) {
+  if (metric == Metric::kL2) return -sum;
+  if (metric == Metric::kIp) return sum;
+  const float sizes = length * query_length;
+  return sizes > 0.0f ? sum / sizes : sizes == 0.0f ? 0.0f : sizes;
+}
 
 // F: a decode functor of row_decode.cuh. Places: of row i of the call, that of id first + i * stride, or of i.
 template <class F>
@@ -112,8 +140,8 @@ struct ScanTask {
       const int64_t i = at + r * kThreads;
       ids[r] = first + i * stride;
       good[r] = i < n && (call.allowed == nullptr || read(call.allowed + ids[r]) != 0);
-      // What is not wanted is scored as row 0 and dropped: lanes of a warp stay together.
-      places[r] = g.place(!good[r] ? 0 : by_id ? ids[r] : i);
+      // What is not wanted is scored as the first row and dropped: lanes of a warp stay together.
+      places[r] = g.place(by_id ? (good[r] ? ids[r] : first) : (good[r] ? i : 0));
     }
     float sums[kRows][kGroup], squares[kRows];
 #pragma unroll
@@ -136,7 +164,7 @@ struct ScanTask {
       for (int q = 0; q < kGroup; ++q) {
         const int query = group * kGroup + q;
         if (query >= call.count) continue;
-        offer(query, ids[r], final_score(sums[r][q], length, norms[query]));
+        offer(call, query, ids[r], final_score(call.metric, sums[r][q], length, norms[query]));
       }
     }
   }
@@ -172,30 +200,11 @@ struct ScanTask {
       }
     }
   }
-
-  // Larger is nearer; a zero row or query has cosine 0.
-  EMBSTORE_HD float final_score(float sum, float length, float query_length) const {
-    if (call.metric == Metric::kL2) return -sum;
-    if (call.metric == Metric::kIp) return sum;
-    const float sizes = length * query_length;
-    return sizes > 0.0f ? sum / sizes : sizes == 0.0f ? 0.0f : sizes;
-  }
-
-  EMBSTORE_HD void offer(int query, int64_t id, float score) const {
-    const Hit hit = hit_of(score, id);
-    if (!finite(score) || hit < call.room.floors[query]) return;
-#if defined(__CUDA_ARCH__)
-    const uint32_t place = atomicAdd(call.room.counts + query, 1u);
-#else
-    const uint32_t place = call.room.counts[query]++;
-#endif
-    if (place < call.room.capacity) call.room.lists[query * call.room.capacity + place] = hit;
-  }
 };
 
 // A RowKernel that scores rows from their codes.
 template <class F>
-class ScanKernel final : public RowKernel<F> {
+class ScanKernel : public RowKernel<F> {
  public:
   using RowKernel<F>::RowKernel;
   bool scan(const ScanCall& call, const Target& target) const override {

@@ -91,13 +91,55 @@ struct ClearTask {
   }
 };
 
-struct ResultTask {
+// The ids of the best; a row that is there in the place of none.
+struct CandidatesTask {
   static constexpr int kThreads = cuda::kThreads, kBlocks = 1;
   const Hit* best;
+  int64_t n, nobody;
+  int64_t* candidates;
+
+  int64_t blocks(const Target&) const { return (n + kThreads - 1) / kThreads; }
+  int64_t shared_bytes() const { return 0; }
+  EMBSTORE_HD int phases(const Grid&) const { return 1; }
+  EMBSTORE_HD void phase(int, const Grid& grid, uint8_t*) const {
+    const int64_t i = grid.block * kThreads + grid.thread;
+    if (i < n) candidates[i] = best[i] == 0 ? nobody : id_of(best[i]);
+  }
+};
+
+// Scores `n` candidates from `first` on, `wanted` of each query, from their values. A thread has one: they are few.
+struct RescoreTask {
+  static constexpr int kThreads = cuda::kThreads, kBlocks = 1;
+  SearchCall call;
+  int wanted;
+  int64_t first, n;
+
+  int64_t blocks(const Target&) const { return (n + kThreads - 1) / kThreads; }
+  int64_t shared_bytes() const { return 0; }
+  EMBSTORE_HD int phases(const Grid&) const { return 1; }
+  EMBSTORE_HD void phase(int, const Grid& grid, uint8_t*) const {
+    const int64_t i = grid.block * kThreads + grid.thread;
+    if (i >= n || call.room.best[first + i] == 0) return;
+    const int q = int((first + i) / wanted);
+    const float *row = call.room.rows + i * call.dim, *query = call.queries + int64_t(q) * call.dim;
+    // The sums of ScanTask, in its order.
+    float sum = 0.0f, square = 0.0f, query_square = 0.0f;
+    for (int j = 0; j < call.dim; ++j) {
+      const float v = row[j], w = read(query + j), away = v - w;
+      square = mul_add(v, v, square);
+      query_square = mul_add(w, w, query_square);
+      sum = call.metric == Metric::kL2 ? mul_add(away, away, sum) : mul_add(v, w, sum);
+    }
+    offer(call, q, call.room.candidates[first + i], final_score(call.metric, sum, root(square), root(query_square)));
+  }
+};
+
+struct SquaresTask {
+  static constexpr int kThreads = cuda::kThreads, kBlocks = 1;
+  const float* rows;
   int64_t n;
-  bool distances;
-  float* scores;
-  int64_t* ids;
+  int dim;
+  float* squares;
 
   int64_t blocks(const Target&) const { return (n + kThreads - 1) / kThreads; }
   int64_t shared_bytes() const { return 0; }
@@ -105,9 +147,58 @@ struct ResultTask {
   EMBSTORE_HD void phase(int, const Grid& grid, uint8_t*) const {
     const int64_t i = grid.block * kThreads + grid.thread;
     if (i >= n) return;
-    const Hit hit = best[i];
-    scores[i] = hit == 0 ? bits_float(0x7fc00000u) : distances ? -score_of(hit) : score_of(hit);
-    ids[i] = hit == 0 ? -1 : id_of(hit);
+    double sum = 0.0;
+    for (int j = 0; j < dim; ++j) {
+      const double v = rows[i * dim + j];
+      sum += v * v;
+    }
+    squares[i] = float(sum);
+  }
+};
+
+// Hits of a query among all parts: each goes behind as many as are larger. No two are the same.
+struct MergeTask {
+  static constexpr int kThreads = cuda::kThreads, kBlocks = 1;
+  const Hit* hits;
+  int parts, count, k;
+  bool distances;
+  float* scores;
+  int64_t* ids;
+
+  int64_t blocks(const Target&) const { return count; }
+  int64_t shared_bytes() const { return 0; }
+  EMBSTORE_HD int phases(const Grid&) const { return 2; }
+  EMBSTORE_HD void phase(int p, const Grid& grid, uint8_t*) const {
+    const int64_t out = grid.block * k;
+    if (p == 0) {
+      for (int i = grid.thread; i < k; i += kThreads) scores[out + i] = bits_float(0x7fc00000u), ids[out + i] = -1;
+      return;
+    }
+    for (int64_t at = grid.thread; at < int64_t(parts) * k; at += kThreads) {
+      const int part = int(at / k), i = int(at % k);
+      const Hit hit = list(grid.block, part)[i];
+      int64_t place = i;
+      for (int other = 0; other < parts; ++other)
+        if (other != part) place += larger(list(grid.block, other), hit);
+      if (hit == 0 || place >= k) continue;
+      scores[out + place] = distances ? -score_of(hit) : score_of(hit);
+      ids[out + place] = id_of(hit);
+    }
+  }
+
+ private:
+  EMBSTORE_HD const Hit* list(int64_t query, int part) const { return hits + (int64_t(part) * count + query) * k; }
+  // How many of a falling list are, found by halves.
+  EMBSTORE_HD int larger(const Hit* falling, Hit than) const {
+    int low = 0, high = k;
+    while (low < high) {
+      const int middle = (low + high) / 2;
+      if (falling[middle] > than)
+        low = middle + 1;
+      else
+        high = middle;
+    }
+    return low;
   }
 };
 
@@ -130,13 +221,15 @@ struct DecodedRows : NoTable {
   }
 };
 
-void scan(const Kernel& kernel, const SearchCall& call, int64_t stride, const Target& target) {
-  const int64_t n = (call.num_embeddings + stride - 1) / stride;
-  ScanCall whole{&call, 0, stride, n};
+void scan(const Kernel& kernel, const SearchCall& call, const CodedQueries* coded, int64_t stride,
+          const Target& target) {
+  const int64_t n = (call.last - call.first + stride - 1) / stride;
+  ScanCall whole{&call, call.first, stride, n};
+  if (coded != nullptr) return kernel.scan_coded(whole, *coded, target);
   if (kernel.scan(whole, target)) return;
   for (int64_t at = 0; at < n; at += kDecoded) {
     LookupCall lookup;
-    lookup.first = at * stride;
+    lookup.first = call.first + at * stride;
     lookup.stride = stride;
     lookup.n = smaller(kDecoded, n - at);
     lookup.out = call.room.rows;
@@ -163,11 +256,11 @@ int64_t list_capacity(int k) {
 
 int64_t room_bytes(int count, int k, int dim) {
   const int64_t q = count;
-  return round_up(8 * q) + round_up(8 * q * list_capacity(k)) + round_up(8 * q * k) + 2 * round_up(4 * q) +
+  return round_up(8 * q) + round_up(8 * q * list_capacity(k)) + 2 * round_up(8 * q * k) + 2 * round_up(4 * q) +
          round_up(kDecoded * dim * 4 + kPadding);
 }
 
-SearchRoom room_at(uint8_t* memory, int count, int k, int dim) {
+SearchRoom room_at(uint8_t* memory, int count, int k) {
   const int64_t q = count;
   SearchRoom room;
   room.capacity = list_capacity(k);
@@ -176,27 +269,55 @@ SearchRoom room_at(uint8_t* memory, int count, int k, int dim) {
   room.best = reinterpret_cast<Hit*>(memory += round_up(8 * q * room.capacity));
   room.counts = reinterpret_cast<uint32_t*>(memory += round_up(8 * q * k));
   room.lost = reinterpret_cast<uint32_t*>(memory += round_up(4 * q));
-  room.rows = reinterpret_cast<float*>(memory += round_up(4 * q));
-  (void)dim;
+  room.candidates = reinterpret_cast<int64_t*>(memory += round_up(4 * q));
+  room.rows = reinterpret_cast<float*>(memory += round_up(8 * q * k));
   return room;
 }
 
-void search(const Kernel& kernel, const SearchCall& call, bool first, const Target& target) {
+void search(const Kernel& kernel, const SearchCall& call, const CodedQueries* coded, bool first, const Target& target) {
   bool begins = first;
   auto level = [&](int64_t stride) {
     launch(ClearTask{call.room, call.count, begins}, target);
-    scan(kernel, call, stride, target);
+    scan(kernel, call, coded, stride, target);
     launch(SelectTask(call), target);
     begins = false;
   };
   // A bound from a sample is one for the table too, also where a list had no room for all of it.
-  for (int64_t rows = call.room.capacity; first && rows < call.num_embeddings; rows *= kGrowth)
-    level((call.num_embeddings + rows - 1) / rows);
+  const int64_t every = call.last - call.first;
+  for (int64_t rows = call.room.capacity; first && rows < every; rows *= kGrowth) level((every + rows - 1) / rows);
   level(1);
 }
 
-void results(const SearchCall& call, float* scores, int64_t* ids, const Target& target) {
-  launch(ResultTask{call.room.best, int64_t(call.count) * call.k, call.metric == Metric::kL2, scores, ids}, target);
+void rescore(const Kernel& kernel, const SearchCall& call, int wanted, const Target& target) {
+  const int64_t n = int64_t(call.count) * wanted;
+  launch(CandidatesTask{call.room.best, n, call.first, call.room.candidates}, target);
+  launch(ClearTask{call.room, call.count, true}, target);
+  for (int64_t at = 0; at < n; at += kDecoded) {
+    LookupCall lookup;
+    lookup.ids = {call.room.candidates + at, true};
+    lookup.n = smaller(kDecoded, n - at);
+    lookup.out = call.room.rows;
+    kernel.lookup(lookup, target);
+    launch(RescoreTask{call, wanted, at, lookup.n}, target);
+  }
+  launch(SelectTask(call), target);
+}
+
+void squared_norms(const Kernel& kernel, int64_t first, int64_t last, int dim, float* rows, float* squares,
+                   const Target& target) {
+  for (int64_t at = first; at < last; at += kDecoded) {
+    LookupCall lookup;
+    lookup.first = at;
+    lookup.n = smaller(kDecoded, last - at);
+    lookup.out = rows;
+    kernel.lookup(lookup, target);
+    launch(SquaresTask{rows, lookup.n, dim, squares + at}, target);
+  }
+}
+
+void merge(const Hit* hits, int parts, int count, int k, Metric metric, float* scores, int64_t* ids,
+           const Target& target) {
+  launch(MergeTask{hits, parts, count, k, metric == Metric::kL2, scores, ids}, target);
 }
 
 }  // namespace embstore::cuda

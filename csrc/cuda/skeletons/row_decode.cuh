@@ -50,6 +50,14 @@ struct ByColumn : NoTable {
   }
 };
 
+// Which of the rows kept on the device row id is, -1 for none. For each 32 rows there is a word: a bit for each that is
+// kept, and above them how many are kept before.
+EMBSTORE_HD int64_t slot_of(const uint64_t* slots, int64_t id) {
+  const uint64_t word = read(reinterpret_cast<const unsigned long long*>(slots) + (id >> 5));
+  const auto kept = uint32_t(word), bit = 1u << (id & 31);
+  return (kept & bit) == 0 ? -1 : int64_t(word >> 32) + count_ones(kept & (bit - 1));
+}
+
 // The rows arrays a functor reads; a Place is where one row lies in each.
 template <int Count>
 struct RowArrays {
@@ -58,24 +66,31 @@ struct RowArrays {
     EMBSTORE_HD const uint8_t* operator[](int k) const { return at[k]; }
   };
   const uint8_t* data[Count];
+  const uint8_t* hot[Count];
   int64_t row_bytes[Count];
   int align[Count];
+  const uint64_t* slots = nullptr;
 
   RowArrays(const Table& table, const std::array<const char*, Count>& names) {
     for (int k = 0; k < Count; ++k) {
       const Rows& rows = table.rows.at(names[size_t(k)]);
+      rows.by_place = true;
       set(k, rows.data, rows.row_bytes);
+      hot[k] = rows.hot;
+      slots = rows.slots;
     }
   }
+  // Rows of other memory, which is on the device as it is.
   void set(int k, const uint8_t* from, int64_t bytes) {
-    data[k] = from;
+    data[k] = hot[k] = from;
     row_bytes[k] = bytes;
     align[k] = alignment(from, bytes);
   }
   EMBSTORE_HD Place place(int64_t id) const {
     Place at;
+    const int64_t slot = slots == nullptr ? -1 : slot_of(slots, id);
 #pragma unroll
-    for (int k = 0; k < Count; ++k) at.at[k] = data[k] + id * row_bytes[k];
+    for (int k = 0; k < Count; ++k) at.at[k] = slot < 0 ? data[k] + id * row_bytes[k] : hot[k] + slot * row_bytes[k];
     return at;
   }
 };
@@ -303,7 +318,7 @@ struct BagTask {
     for (int u = 0; u < kInFlight; ++u) {
       good[u] = false;
       if (i + u >= bag.end) continue;
-      const int64_t id = read_integer(call.ids, i + u);
+      const int64_t id = call.ids.at == nullptr ? i + u : read_integer(call.ids, i + u);
       good[u] = uint64_t(id) < uint64_t(limit);
       weights[u] = call.weights == nullptr ? 1.0f : read(call.weights + i + u);
       if (good[u])
