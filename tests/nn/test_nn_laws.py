@@ -82,7 +82,7 @@ CONFIGS = {
         {"dims": 3},
         {"blocks": 3, "alpha": 0.7},
         {"blocks": 1},
-        {"dims": 5, "table_dtype": "int8"},
+        {"dims": 3, "table_dtype": "int8"},
         {"blocks": 3, "alpha": 0.7, "table_dtype": "int4"},
         {"blocks": 1, "table_dtype": "int4"},
     ],
