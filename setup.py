@@ -174,9 +174,8 @@ class BuildExt(build_ext):
         # nvcc takes its host compiler without the options that Python was built with.
         host = ["-ccbin", self.compiler.compiler_so_cxx[0], "-Xcompiler", ",".join(NVCC_HOST_FLAGS)]
         command = [compiler, *NVCC_FLAGS, *host]
-        units = self.first + [
-            (path, "plain", self.common) for path in sorted(glob("csrc/cuda/**/*.cpp", recursive=True))
-        ]
+        plain = ["csrc/bindings_params.cpp", *sorted(glob("csrc/cuda/**/*.cpp", recursive=True))]
+        units = self.first + [(path, "plain", self.common) for path in plain]
         units += [(path, "cuda", command) for path in sorted(glob("csrc/cuda/**/*.cu", recursive=True))]
         # Hidden: other libraries of a process bring a runtime of their own.
         hide = ["-Wl,--exclude-libs,ALL"] if sys.platform.startswith("linux") else []

@@ -18,6 +18,7 @@ namespace nb = nanobind;
 using namespace embstore;
 
 void bind_keys(nb::module_& m);
+Params params_of(const nb::dict& config);
 
 namespace {
 
@@ -32,20 +33,6 @@ using Rows = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu
 
 // Outputs from this size on bypass the cache: they would push out the table and not stay themselves.
 constexpr int64_t kStreamBytes = 8 << 20;
-
-Params params_of(const nb::dict& config) {
-  Params params;
-  for (auto [name, value] : config) {
-    const auto key = nb::cast<std::string>(name);
-    if (nb::isinstance<nb::bool_>(value))
-      params.integers[key] = nb::cast<bool>(value);
-    else if (nb::isinstance<nb::int_>(value))
-      params.integers[key] = nb::cast<int64_t>(value);
-    else if (nb::isinstance<nb::str>(value))
-      params.texts[key] = nb::cast<std::string>(value);
-  }
-  return params;
-}
 
 // Sixteen compares a step instead of a branch an id.
 int64_t first_out_of_range(const int64_t* ids, int64_t n, int64_t limit) {

@@ -128,10 +128,13 @@ class Configured(abc.ABC):
     shorthand: ClassVar[tuple[str, ...]] = ()
     # Transforms a method needs: put in front of it where a pipeline does not name them.
     before: ClassVar[tuple[str, ...]] = ()
+    # Fields that came after tables were stored: left out of a config at their default, so that it is as it was before.
+    later: ClassVar[tuple[str, ...]] = ()
 
     def config(self) -> dict[str, Any]:
         """The config as a JSON-able dict."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        named = ((f, getattr(self, f.name)) for f in dataclasses.fields(self))  # type: ignore[arg-type]
+        return {f.name: value for f, value in named if f.name not in self.later or value != f.default}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:

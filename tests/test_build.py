@@ -67,7 +67,8 @@ class Tree:
         )  # fmt: skip
 
     def with_cuda(self) -> Path:
-        """csrc/cuda, and a stand-in for nvcc that nothing finds by itself."""
+        """csrc/cuda with what it shares, and a stand-in for nvcc that nothing finds by itself."""
+        self.write("csrc/bindings_params.cpp")
         for name in ("bindings.cpp", "core/launch.cuh", "methods/one.cu", "methods/two.cu"):
             self.write(f"csrc/cuda/{name}")
         self.write("csrc/cuda/methods/one.cu", '#include "cuda/core/launch.cuh"\n')
@@ -163,7 +164,7 @@ def test_cuda_is_built_where_its_compiler_is(tree: Tree, found_by: str) -> None:
     assert set(tree.links()) == {"_native", "_cuda"}
     link = tree.links()["_cuda"]
     objects = [Path(each).name for each in link if each.endswith(".o")]
-    assert objects == ["nb_combined.o", "bindings.o", "one.o", "two.o"]
+    assert objects == ["nb_combined.o", "bindings_params.o", "bindings.o", "one.o", "two.o"]
     assert {"-L/cuda/lib", "-lcudart_static"} <= set(link)
     assert "csrc/cuda" not in " ".join(tree.links()["_native"])
     compiled = [call for call in tree.calls() if "-c" in call and "cuda/methods/one.cu" in call[call.index("-c") + 1]]

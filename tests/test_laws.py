@@ -26,6 +26,7 @@ CONFIGS = {
     "basis": ("float32", "float16"),
     "groups": (1, 3),
     "cores": (2, 3, 4),
+    "core_dtype": ("float32", "int8"),
     "kind": ("dispersed", "cluster"),
     "block_rows": (1, 3),
     "block_dims": (None, 16),
@@ -45,7 +46,7 @@ MORE = {
     "rabitq": [{"bits": 1}, {"bits": 3, "search": "exact"}, {"bits": 8, "scale_dtype": "float32"}],
     "turboquant": [{"bits": 1}, {"bits": 2}, {"bits": 3, "scale_dtype": "float32"}],
     "svd": [{"rank": 1}, {"rank": 11, "factor": "float16", "groups": 2}],
-    "tt": [{"rank": 1}, {"rank": 5, "cores": 4}],
+    "tt": [{"rank": 1}, {"rank": 5, "cores": 4}, {"rank": 23, "cores": 3, "core_dtype": "int8"}],
     "subspace": [{"parts": 1}, {"parts": 4, "kind": "cluster"}],
     "pq": [{"bits": 4}, {"bits": 1, "m": 5}, {"bits": 11, "m": 2}, {"codebook_dtype": "float16", "bits": 5}],
     "rq": [
@@ -62,7 +63,13 @@ MORE = {
         {"density": 0.02, "rows_per_start": 64, "index": "cells", "values": "int8", "start_dtype": "uint64"},
     ],
     "dedup": [{"limit": 10**6}],
-    "mixed_dim": [{"weighted": True}, {"limit": 10_000}, {"limit": 10**6, "alpha": 0.4, "weighted": True}],
+    "mixed_dim": [
+        {"weighted": True},
+        {"limit": 10_000},
+        {"limit": 10**6, "alpha": 0.4, "weighted": True},
+        {"values": "int4"},
+        {"values": "int4", "blocks": 3, "alpha": 2.0},
+    ],
     "mgqe": [{"bits": 7}, {"hot": 0.5, "bits": 3, "cold_bits": 1}, {"hot": 0.0}, {"hot": 1.0, "m": 7}],
 }
 
@@ -93,6 +100,26 @@ def test_every_field_is_varied(name):
     if name in ("int4", "int2"):
         same = [name for name in same if name not in ("step", "offset")]  # refused for less than 8 bits
     assert not same, f"add values of {same} to CONFIGS or MORE"
+
+
+def test_fields_that_came_later_change_no_config():
+    """Tables and hashes of configs from before there were such fields stay what they are."""
+    affine = {"block_size": None, "symmetric": False}
+    as_before = {
+        "tt": {"rank": None, "cores": 3},
+        "int8": {**affine, "scale_dtype": "float16", "range": "lse"},
+        "int16": {**affine, "scale_dtype": "float32", "range": "minmax"},
+        "hash": {"rows": None, "hash": "mod", "seed": 0},
+        "compo": {"op": "multiply", "partitions": None, "collisions": None},
+        "memcom": {"rows": None, "bias": False},
+        "adapt": {"hot": None, "cold": None, "map": None, "seed": 0},
+        "robe": {"size": None, "chunk": None, "wrap": False, "sign": False, "seed": 0},
+    }
+    assert {name: registry.get(name)().config() for name in as_before} == as_before
+    for name in registry.names():
+        cls = registry.get(name)
+        assert set(cls.later) <= {field.name for field in dataclasses.fields(cls)}
+    assert registry.get("tt")(core_dtype="int8").config()["core_dtype"] == "int8"
 
 
 @pytest.mark.parametrize("method", ALL, ids=repr)

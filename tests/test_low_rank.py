@@ -212,6 +212,18 @@ def test_tt_value_sizes(dim, want):
     assert TT().value_sizes(TableShape(10, dim)) == want
 
 
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_tt_of_codes_loses_little_more(count, tmp_path):
+    rows = normal(2000, 32).cumsum(axis=0)
+    lost = {}
+    for kind in ("float32", "int8"):
+        table = embstore.compress(rows, tmp_path / kind, TT(rank=12, cores=count, core_dtype=kind))
+        assert table.nbytes == nbytes(table.method, TableShape(2000, 32))
+        lost[kind] = error(table.lookup(np.arange(2000)), rows), table.nbytes
+    assert lost["float32"][0] < lost["int8"][0] < lost["float32"][0] + 2e-4
+    assert lost["int8"][1] < 0.32 * lost["float32"][1]
+
+
 def test_tt_refuses_what_it_cannot_fit(tmp_path):
     with pytest.raises(errors.ConfigError, match=r"at most 8,192 rows and 4 GiB, found 80,000 rows"):
         TT(cores=2, rank=8).check_fit(TableShape(10**8, 64))

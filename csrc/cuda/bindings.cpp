@@ -13,6 +13,8 @@
 namespace nb = nanobind;
 using namespace embstore;
 
+Params params_of(const nb::dict& config);
+
 namespace {
 
 using HostBytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
@@ -20,20 +22,6 @@ using HostBytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::devi
 template <class T>
 T* pointer(uint64_t address) {
   return reinterpret_cast<T*>(uintptr_t(address));
-}
-
-Params params_of(const nb::dict& config) {
-  Params params;
-  for (auto [name, value] : config) {
-    const auto key = nb::cast<std::string>(name);
-    if (nb::isinstance<nb::bool_>(value))
-      params.integers[key] = nb::cast<bool>(value);
-    else if (nb::isinstance<nb::int_>(value))
-      params.integers[key] = nb::cast<int64_t>(value);
-    else if (nb::isinstance<nb::str>(value))
-      params.texts[key] = nb::cast<std::string>(value);
-  }
-  return params;
 }
 
 // Names to (bytes on the host, address).

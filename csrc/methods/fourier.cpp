@@ -2,25 +2,11 @@
 #include <stdexcept>
 
 #include "methods/_mlp.h"
+#include "methods/_sine.h"
 #include "skeletons/block_decode.h"
 
 namespace embstore::EMBSTORE_ISA {
 namespace {
-
-// The sine of `phase` / 2^32 turns, of the bits that embstore/methods/fourier.py gives.
-inline float sine(uint32_t phase) {
-  const int32_t q = int32_t(phase);
-  const int32_t folded = q > (1 << 30) || q < -(1 << 30) ? int32_t(0x80000000u - phase) : q;
-  const double z = folded * (1.0 / (1 << 30)), s = z * z;
-  double p = 5.692172921967926e-08;
-  p = p * s - 3.598843235212085e-06;
-  p = p * s + 0.00016044118478735983;
-  p = p * s - 0.004681754135318687;
-  p = p * s + 0.07969262624616703;
-  p = p * s - 0.6459640975062462;
-  p = p * s + 1.5707963267948966;
-  return float(p * z);
-}
 
 struct FourierDecode {
   int64_t dim = 0, block = 96;

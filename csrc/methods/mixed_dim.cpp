@@ -2,18 +2,17 @@
 #include <array>
 
 #include "methods/_groups.h"
-#include "methods/_stored.h"
+#include "methods/_table_rows.h"
 
 namespace embstore::EMBSTORE_ISA {
 namespace {
 
-template <class T>
+template <class Row>
 struct MixedDimDecode {
-  using Item = typename T::Item;
   struct Block {
-    const Item* values = nullptr;
+    const uint8_t* values = nullptr;
     const float* projection = nullptr;  // null for full rows
-    int64_t width = 0;
+    int64_t width = 0, row_bytes = 0;
   };
   Groups groups;
   std::array<Block, size_t(kMaxGroups)> blocks{};
@@ -31,12 +30,13 @@ struct MixedDimDecode {
     for (int64_t g = 0; g < count; ++g) {
       Block& b = blocks[size_t(g)];
       b.width = dims[g];
-      b.values = items<Item>(t, "values_" + std::to_string(g), groups.rows(g) * b.width);
+      b.row_bytes = Row::bytes(b.width);
+      b.values = items<uint8_t>(t, "values_" + std::to_string(g), groups.rows(g) * b.row_bytes);
       if (b.width < dim) {
         b.projection = projection;
         projection += b.width * dim;
       }
-      bytes += groups.rows(g) * b.width * int64_t(sizeof(Item));
+      bytes += groups.rows(g) * b.row_bytes;
     }
     line_bytes = bytes / (t.num_embeddings < 1 ? 1 : t.num_embeddings) + 64;
   }
@@ -45,9 +45,8 @@ struct MixedDimDecode {
     const Groups::Place at = groups(id);
     if (at.group < 0) return;
     const Block& b = blocks[size_t(at.group)];
-    const auto* first = reinterpret_cast<const uint8_t*>(b.values + at.index * b.width);
-    for (int64_t line = 0; line < b.width * int64_t(sizeof(Item)); line += 64)
-      ::embstore::EMBSTORE_ISA::prefetch(first + line);
+    const uint8_t* first = b.values + at.index * b.row_bytes;
+    for (int64_t line = 0; line < b.row_bytes; line += 64) ::embstore::EMBSTORE_ISA::prefetch(first + line);
   }
   template <class Sink>
   void decode(int64_t id, Sink& sink) const {
@@ -58,35 +57,37 @@ struct MixedDimDecode {
       return;
     }
     const Block& b = blocks[size_t(at.group)];
-    const Item* values = b.values + at.index * b.width;
+    const uint8_t* stored = b.values + at.index * b.row_bytes;
     if (b.projection == nullptr) {
+      const Row row(stored);
 #if !defined(EMBSTORE_ISA_REF)
-      for (; j + Width <= dim; j += Width) sink.many(j, T::many(values + j));
+      j = over_vectors<Sink, Row::kStep>(j, dim, [&](int64_t from) { sink.many(from, row.vector(row.codes, from)); });
 #endif
-      for (; j < dim; ++j) sink.one(j, T::one(values[j]));
+      for (; j < dim; ++j) sink.one(j, row.one(j));
       return;
     }
+    const auto values = Row(stored).scalars();
 #if !defined(EMBSTORE_ISA_REF)
     constexpr int kColumns = 4;
     for (; j + kColumns * Width <= dim; j += kColumns * Width) columns<kColumns>(values, b, j, sink);
     for (; j + Width <= dim; j += Width) columns<1>(values, b, j, sink);
 #endif
     for (; j < dim; ++j) {
-      float sum = T::one(values[0]) * b.projection[j];
-      for (int64_t k = 1; k < b.width; ++k) sum += T::one(values[k]) * b.projection[k * dim + j];
+      float sum = values.one(0) * b.projection[j];
+      for (int64_t k = 1; k < b.width; ++k) sum += values.one(k) * b.projection[k * dim + j];
       sink.one(j, sum);
     }
   }
 
  private:
 #if !defined(EMBSTORE_ISA_REF)
-  template <int C, class Sink>
-  void columns(const Item* values, const Block& b, int64_t j, Sink& sink) const {
+  template <int C, class Values, class Sink>
+  void columns(const Values& values, const Block& b, int64_t j, Sink& sink) const {
     Floats sums[C];
-    const Floats first = set1(T::one(values[0]));
+    const Floats first = set1(values.one(0));
     for (int c = 0; c < C; ++c) sums[c] = mul(first, load(b.projection + j + c * Width));
     for (int64_t k = 1; k < b.width; ++k) {
-      const Floats value = set1(T::one(values[k]));
+      const Floats value = set1(values.one(k));
       const float* line = b.projection + k * dim + j;
       for (int c = 0; c < C; ++c) sums[c] = add(sums[c], mul(value, load(line + c * Width)));
     }
@@ -95,10 +96,14 @@ struct MixedDimDecode {
 #endif
 };
 
+template <class Row>
+std::unique_ptr<Kernel> mixed_dim_of(const TableView& t) {
+  return std::make_unique<IndirectKernel<MixedDimDecode<Row>>>(MixedDimDecode<Row>(t));
+}
+
 std::unique_ptr<Kernel> mixed_dim_kernel(const TableView& t) {
-  if (t.params.is("values", "float32"))
-    return std::make_unique<IndirectKernel<MixedDimDecode<StoredFloat>>>(MixedDimDecode<StoredFloat>(t));
-  return std::make_unique<IndirectKernel<MixedDimDecode<StoredHalf>>>(MixedDimDecode<StoredHalf>(t));
+  if (t.params.is("values", "float16")) return mixed_dim_of<HalfRow>(t);
+  return by_row_dtype(t, "values", [&](auto row) { return mixed_dim_of<decltype(row)>(t); });
 }
 
 }  // namespace

@@ -44,6 +44,7 @@ class AffineMethod(RowMethod):
     """
 
     bits: ClassVar[int]
+    later: ClassVar[tuple[str, ...]] = ("step", "offset")
 
     block_size: int | None = None
     symmetric: bool = False
@@ -75,10 +76,6 @@ class AffineMethod(RowMethod):
             raise ConfigError(f"offset of {self.id} must be a finite float, found {self.offset!r}; 0.0 is usual")
         if self.bits < 8:
             raise ConfigError(f"a step needs codes of 8 or 16 bits, found {self.id}; leave the step out")
-
-    def config(self) -> dict[str, Any]:
-        """The config as a JSON-able dict; without `step` and `offset` where they are not used, as before there were."""
-        return {k: v for k, v in super().config().items() if v is not None or k not in ("step", "offset")}
 
     def resolve(self, shape: TableShape) -> Self:
         """Replace an open or too large `block_size` by the row's length, a `step` by the float32 next to it."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -50,16 +50,11 @@ class SignedTables(CodedTables):
     sign : whether ids that share a row have it with other signs. Modules of `embstore.nn` have them unless told not to.
     """
 
+    later: ClassVar[tuple[str, ...]] = (*CodedTables.later, "sign")
+
     sign: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.sign, bool):
             raise ConfigError(f"sign of {self.id} must be true or false, found {self.sign!r}; choose one")
         super().__post_init__()
-
-    def config(self) -> dict[str, Any]:
-        """The config as a JSON-able dict; without `sign` where there is none, as before there were signs."""
-        fields = super().config()
-        if not self.sign:
-            del fields["sign"]
-        return fields

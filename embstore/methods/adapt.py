@@ -68,13 +68,13 @@ class Adapt(SignedTables):
 
     def layout(self, shape: TableShape) -> tuple[ArraySpec, ...]:
         hot, cold = self.rows
-        table = self.table_spec("table", hot + cold, shape.embedding_dim)
+        table = self.coding.spec("table", hot + cold, shape.embedding_dim)
         if self.map == "hot_ids":
             return table, ArraySpec("hot_ids", _id_dtype(shape), (hot,), "shared")
         return table, ArraySpec("map", "uint32", (shape.num_embeddings,), "rows")
 
     def for_budget(self, shape: TableShape, nbytes: int) -> Self:
-        n, row = shape.num_embeddings, self.row_bytes(shape.embedding_dim)
+        n, row = shape.num_embeddings, self.coding.nbytes(shape.embedding_dim)
         by_list = self.map != "table"  # the list is never longer than the table of all ids
         per_hot = row + (np.dtype(_id_dtype(shape)).itemsize if by_list else 0)
         left = nbytes if by_list else nbytes - 4 * n
@@ -105,7 +105,7 @@ class Adapt(SignedTables):
         else:
             # A damaged map must not read beyond the table.
             rows = np.minimum(arrays["map"][ids - arrays.start].astype(np.int64), hot + cold - 1)
-        out[:] = self.decode_table(arrays["table"][rows], out.shape[1])
+        out[:] = self.coding.decode(arrays["table"][rows], out.shape[1])
         if self.sign:
             out *= signs(np.where(rows < hot, 0, ids // cold), out.shape[1])
 
@@ -128,7 +128,7 @@ class Adapt(SignedTables):
 
     def example(self, shape: TableShape, rng: np.random.Generator) -> Named:
         hot, cold = self.rows
-        table = self.encode_table(random_floats(rng, hot + cold, shape.embedding_dim))
+        table = self.coding.encode(random_floats(rng, hot + cold, shape.embedding_dim))
         hot_ids = np.sort(rng.choice(shape.num_embeddings, hot, replace=False))
         if self.map == "hot_ids":
             return {"table": table, "hot_ids": hot_ids.astype(_id_dtype(shape))}

@@ -117,7 +117,7 @@ class Compo(CodedTables):
         return tuple(zip(rows, widths, strict=True))
 
     def layout(self, shape: TableShape) -> tuple[ArraySpec, ...]:
-        return tuple(self.table_spec(f"table{i}", *size) for i, size in enumerate(self.tables(shape)))
+        return tuple(self.coding.spec(f"table{i}", *size) for i, size in enumerate(self.tables(shape)))
 
     def for_budget(self, shape: TableShape, nbytes: int) -> Self:
         """The collisions that make the most of `nbytes`; `BudgetError` names the floor."""
@@ -153,7 +153,7 @@ class Compo(CodedTables):
     def lookup(self, arrays: Arrays, ids: Ids, out: FloatRows) -> None:
         widths = [width for _, width in self.tables(TableShape(1, out.shape[1]))]
         parts = [
-            self.decode_table(arrays[f"table{i}"][digit], width)
+            self.coding.decode(arrays[f"table{i}"][digit], width)
             for i, (digit, width) in enumerate(zip(self.digits(ids), widths, strict=True))
         ]
         if self.op == "concat":
@@ -164,7 +164,7 @@ class Compo(CodedTables):
             (np.multiply if self.op == "multiply" else np.add)(out, part, out=out)
 
     def example(self, shape: TableShape, rng: np.random.Generator) -> Named:
-        return {f"table{i}": self.encode_table(random_floats(rng, *size)) for i, size in enumerate(self.tables(shape))}
+        return {f"table{i}": self.coding.encode(random_floats(rng, *size)) for i, size in enumerate(self.tables(shape))}
 
 
 def solve_collisions(field_sizes: Sequence[int], ratio: float) -> int:

@@ -53,12 +53,12 @@ class Hash(SignedTables):
         return dataclasses.replace(self, rows=min(rows, max(1, shape.num_embeddings)))
 
     def layout(self, shape: TableShape) -> tuple[ArraySpec, ...]:
-        return (self.table_spec("table", self.rows or 1, shape.embedding_dim),)
+        return (self.coding.spec("table", self.rows or 1, shape.embedding_dim),)
 
     def for_budget(self, shape: TableShape, nbytes: int) -> Self:
-        rows = nbytes // self.row_bytes(shape.embedding_dim)
+        rows = nbytes // self.coding.nbytes(shape.embedding_dim)
         if rows < 1:
-            floor = self.row_bytes(shape.embedding_dim)
+            floor = self.coding.nbytes(shape.embedding_dim)
             raise BudgetError(
                 f"hash needs at least {floor:,} bytes, one row, found a budget of {nbytes:,}; raise it", floor=floor
             )
@@ -75,9 +75,9 @@ class Hash(SignedTables):
         return ids // self.rows if self.hash == "mod" else (scramble(ids, self.seed) & LOWEST).astype(np.int64)
 
     def lookup(self, arrays: Arrays, ids: Ids, out: FloatRows) -> None:
-        out[:] = self.decode_table(arrays["table"][self.buckets(ids)], out.shape[1])
+        out[:] = self.coding.decode(arrays["table"][self.buckets(ids)], out.shape[1])
         if self.sign:
             out *= signs(self.patterns(ids), out.shape[1])
 
     def example(self, shape: TableShape, rng: np.random.Generator) -> Named:
-        return {"table": self.encode_table(random_floats(rng, self.rows or 1, shape.embedding_dim))}
+        return {"table": self.coding.encode(random_floats(rng, self.rows or 1, shape.embedding_dim))}

@@ -47,7 +47,7 @@ class Memcom(SignedTables):
         return dataclasses.replace(self, rows=max(1, min(rows, shape.num_embeddings)))
 
     def layout(self, shape: TableShape) -> tuple[ArraySpec, ...]:
-        table = self.table_spec("table", self.rows or 1, shape.embedding_dim)
+        table = self.coding.spec("table", self.rows or 1, shape.embedding_dim)
         weight = ArraySpec("weight", "float32", (shape.num_embeddings,), "rows")
         if not self.bias:
             return table, weight
@@ -55,7 +55,7 @@ class Memcom(SignedTables):
 
     def for_budget(self, shape: TableShape, nbytes: int) -> Self:
         own = 4 * shape.num_embeddings * (1 + self.bias)
-        row = self.row_bytes(shape.embedding_dim)
+        row = self.coding.nbytes(shape.embedding_dim)
         if nbytes < own + row * (self.rows or 1):
             floor = own + row * (self.rows or 1)
             raise BudgetError(
@@ -66,7 +66,7 @@ class Memcom(SignedTables):
         return dataclasses.replace(self, rows=self.rows or (nbytes - own) // row)
 
     def lookup(self, arrays: Arrays, ids: Ids, out: FloatRows) -> None:
-        out[:] = self.decode_table(arrays["table"][ids % (self.rows or 1)], out.shape[1])
+        out[:] = self.coding.decode(arrays["table"][ids % (self.rows or 1)], out.shape[1])
         if self.sign:
             np.multiply(out, signs(ids // (self.rows or 1), out.shape[1]), out=out)
         np.multiply(out, arrays["weight"][ids - arrays.start, None], out=out)
@@ -75,4 +75,4 @@ class Memcom(SignedTables):
 
     def example(self, shape: TableShape, rng: np.random.Generator) -> Named:
         own = {s.name: random_floats(rng, *s.sizes()) for s in self.layout(shape) if s.name != "table"}
-        return own | {"table": self.encode_table(random_floats(rng, self.rows or 1, shape.embedding_dim))}
+        return own | {"table": self.coding.encode(random_floats(rng, self.rows or 1, shape.embedding_dim))}

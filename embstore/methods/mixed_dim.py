@@ -15,6 +15,7 @@ from ..errors import BudgetError, ConfigError
 from ..method import FloatRows, Ids, Named, RowMethod, Rows, nbytes
 from ..products import gram, leading
 from . import _groups
+from ._table_rows import CODED, RowCoding
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
@@ -40,12 +41,13 @@ class MixedDim(RowMethod):
     alpha : 0 for the same dimensions everywhere, 1 for dimensions in proportion to use; None for 0.3, or what the
         budget leaves.
     powers : round dimensions to powers of two.
-    values : "float16" or "float32", of the narrow tables; projections are float32.
+    values : of the narrow tables: "float16", "float32", or "int8" or "int4", codes with one scale and offset a row,
+        smaller than float16 where rows have more than 5 or 3 values. Projections are float32.
     weighted : fit the projections to rows weighted by their counts.
     limit : bytes not to exceed: alpha is raised for it, or where alpha is given, all dimensions are multiplied by one
         factor. What a budget sets.
 
-    A row with NaN or infinities decodes to NaN as a whole, or as it was in a block of full rows.
+    A row with NaN or infinities decodes to NaN as a whole, or as it was in a block of full rows of floats.
     """
 
     id: ClassVar[str] = "mixed_dim"
@@ -53,7 +55,7 @@ class MixedDim(RowMethod):
     blocks: int = 8
     alpha: float | None = None
     powers: bool = False
-    values: Literal["float16", "float32"] = "float16"
+    values: Literal["float16", "float32", "int8", "int4"] = "float16"
     weighted: bool = False
     limit: int | None = None
 
@@ -67,8 +69,10 @@ class MixedDim(RowMethod):
         for name in ("powers", "weighted"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} of mixed_dim must be true or false, found {getattr(self, name)!r}")
-        if self.values not in ("float16", "float32"):
-            raise ConfigError(f"values of mixed_dim must be 'float16' or 'float32', found {self.values!r}; choose one")
+        if self.values not in ("float16", "float32", *CODED):
+            raise ConfigError(
+                f"values of mixed_dim must be 'float16', 'float32', 'int8' or 'int4', found {self.values!r}; choose one"
+            )
         if self.limit is not None and (type(self.limit) is not int or self.limit < 1):
             raise ConfigError(f"limit of mixed_dim must be a positive integer, found {self.limit!r}; leave it out")
 
@@ -77,8 +81,13 @@ class MixedDim(RowMethod):
         _groups.check_rows(self.id, shape)
         return dataclasses.replace(self, blocks=min(self.blocks, max(1, shape.num_embeddings)))
 
+    @property
+    def coding(self) -> RowCoding:
+        """How rows of the narrow tables are stored."""
+        return RowCoding(self.values)
+
     def layout(self, shape: TableShape) -> tuple[ArraySpec, ...]:
-        tables = [ArraySpec(f"values_{g}", self.values, (f"values_{g}",), "ragged") for g in range(self.blocks)]
+        tables = [ArraySpec(f"values_{g}", self.coding.dtype, (f"values_{g}",), "ragged") for g in range(self.blocks)]
         return (
             *_groups.specs(self.blocks),
             ArraySpec("dims", "int32", (self.blocks,), "shared"),
@@ -95,20 +104,20 @@ class MixedDim(RowMethod):
             dims = self._dims(shape, mass, in_order=False)
         except BudgetError:
             dims = np.ones(self.blocks, np.int64)
-        return self._sizes(shape, dims, in_order=False)
+        return self.sizes(shape, dims, in_order=False)
 
-    def _sizes(self, shape: TableShape, dims: I64, in_order: bool) -> dict[str, int]:
-        """Free dimensions for these dims."""
+    def sizes(self, shape: TableShape, dims: I64, in_order: bool) -> dict[str, int]:
+        """Free dimensions for these dims of the blocks."""
         rows = np.diff(block_bounds(shape.num_embeddings, self.blocks))
         sizes = _groups.free_sizes(shape, self.blocks, in_order)
-        sizes |= {f"values_{g}": int(rows[g] * dims[g]) for g in range(self.blocks)}
+        sizes |= {f"values_{g}": int(rows[g]) * self.coding.items(int(dims[g])) for g in range(self.blocks)}
         return sizes | {"projection_rows": int(dims[dims < shape.embedding_dim].sum())}
 
     def for_budget(self, shape: TableShape, nbytes_: int) -> Self:
         """`limit` for the budget, kept when the counts are seen; `BudgetError` names what the narrowest tables take."""
         resolved = dataclasses.replace(self, limit=nbytes_).resolve(shape)
         narrowest = np.ones(resolved.blocks, np.int64)
-        floor = nbytes(resolved, shape, **resolved._sizes(shape, narrowest, in_order=True))
+        floor = nbytes(resolved, shape, **resolved.sizes(shape, narrowest, in_order=True))
         if nbytes_ < floor:
             raise BudgetError(
                 f"method 'mixed_dim' needs at least {floor:,} bytes for {shape.num_embeddings:,} x "
@@ -126,7 +135,7 @@ class MixedDim(RowMethod):
             return popular_dims(popularity, shape.embedding_dim, alpha, scale, self.powers)
 
         def fits(dims: I64) -> bool:
-            return self.limit is None or nbytes(self, shape, **self._sizes(shape, dims, in_order)) <= self.limit
+            return self.limit is None or nbytes(self, shape, **self.sizes(shape, dims, in_order)) <= self.limit
 
         def shrunk(t: float) -> I64:
             """From all there is, t = 0, to the least, t = 1."""
@@ -139,7 +148,7 @@ class MixedDim(RowMethod):
         if fits(shrunk(0.0)):
             return shrunk(0.0)
         if not fits(shrunk(1.0)):
-            least = nbytes(self, shape, **self._sizes(shape, shrunk(1.0), in_order))
+            least = nbytes(self, shape, **self.sizes(shape, shrunk(1.0), in_order))
             raise BudgetError(
                 f"mixed_dim needs at least {least:,} bytes for these counts, found a budget of {self.limit:,}; "
                 "raise it, or give alpha to lower all dimensions alike",
@@ -206,20 +215,22 @@ class MixedDim(RowMethod):
                 codes = _project(x, shared["projections"][first : first + d])
                 first += int(d)
                 x = np.where(np.isfinite(x).all(axis=1, keepdims=True), codes, np.float32(np.nan))
-            with np.errstate(over="ignore"):
-                named[f"values_{g}"] = x.astype(self.values).reshape(-1)
+            named[f"values_{g}"] = self.coding.encode(x).reshape(-1)
         return named
 
     def check_encoded(self, encoded: Named, rows: FloatRows, first_row: int) -> None:
-        """Refuse rows too large for float16; `ConfigError` names the largest."""
-        if self.values == "float16" and any(np.isinf(v).any() for v in encoded.values()):
-            length = np.linalg.norm(np.where(np.isfinite(rows), rows, 0).astype(np.float64), axis=1)
-            row = int(np.argmax(length))
-            if length[row] > 65504:
-                raise ConfigError(
-                    f"values of mixed_dim are float16 and at most 65504, found row {first_row + row} of length "
-                    f"{length[row]:g}; use values='float32'"
-                )
+        """Refuse rows too large for float16, which scales are too; `ConfigError` names the largest."""
+        if self.values == "float32" or not len(rows):
+            return
+        if self.values == "float16" and not any(np.isinf(v).any() for v in encoded.values()):
+            return
+        length = np.linalg.norm(np.where(np.isfinite(rows), rows, 0).astype(np.float64), axis=1)
+        row = int(np.argmax(length))
+        if length[row] > 65504:
+            raise ConfigError(
+                f"values of mixed_dim as {self.values} are for rows of a length of at most 65504, found row "
+                f"{first_row + row} of length {length[row]:g}; use values='float32'"
+            )
 
     def lookup(self, arrays: Arrays, ids: Ids, out: FloatRows) -> None:
         dim = out.shape[1]
@@ -228,7 +239,8 @@ class MixedDim(RowMethod):
         for g, width in enumerate(arrays["dims"]):
             d = int(width)
             at = np.flatnonzero(group == g)
-            codes = arrays[f"values_{g}"].reshape(-1, d)[place[at]].astype(np.float32)
+            stored = arrays[f"values_{g}"].reshape(-1, self.coding.items(d))[place[at]]
+            codes = self.coding.decode(stored, d)
             if d == dim:
                 out[at] = codes
                 continue

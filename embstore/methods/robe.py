@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,7 @@ class Robe(TrainedMethod):
 
     id: ClassVar[str] = "robe"
     shorthand: ClassVar[tuple[str, ...]] = ("chunk",)
+    later: ClassVar[tuple[str, ...]] = ("pool_dtype",)
 
     size: int | None = None
     chunk: int | None = None
@@ -59,13 +60,6 @@ class Robe(TrainedMethod):
         check_seed(self.id, self.seed)
         if self.pool_dtype not in ("float32", "int8"):
             raise ConfigError(f"pool_dtype of robe must be 'float32' or 'int8', found {self.pool_dtype!r}; choose one")
-
-    def config(self) -> dict[str, Any]:
-        """The config as a JSON-able dict; without `pool_dtype` where it is float32, as before there was another."""
-        fields = super().config()
-        if self.pool_dtype == "float32":
-            del fields["pool_dtype"]
-        return fields
 
     def resolve(self, shape: TableShape) -> Self:
         chunk = min(self.chunk or 16, shape.embedding_dim)

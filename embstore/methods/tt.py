@@ -9,7 +9,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from ..errors import BudgetError, ConfigError
 from ..method import FloatRows, Ids, Named, RowMethod, Rows
 from ..products import leading
 from ._shared import check_finite, root
+from .int8 import Int8
 
 Shared = Mapping[str, npt.NDArray[Any]]
 F32 = npt.NDArray[np.float32]
@@ -29,6 +30,7 @@ MAX_GRAM = 8192
 # What is left of the table once the last core is split off is held in memory, in float32.
 MAX_BYTES = 4 << 30
 _VALUES = 1 << 20  # of the reference's intermediate products, at a time
+_SLICES = Int8(symmetric=True, scale_dtype="float32")  # a slice of an int8 core is a row of these
 
 
 @dataclass(frozen=True)
@@ -43,19 +45,27 @@ class TT(RowMethod):
     ----------
     rank : of all products between cores, at most; None for a tenth of the bytes of float32.
     cores : 2 to 4. More are smaller for the rank, and lose more.
+    core_dtype : "float32", or "int8": signed codes with one scale for each slice of a core, so that a budget holds four
+        times as many values. A factor of a whole slice is one of its products too, and multiplies those; rows of a
+        slice could have scales of their own in the same way, which in the last core would be one for `q` codes. In
+        evaluation a module gives the rows that the codes stand for.
     """
 
     id: ClassVar[str] = "tt"
     shorthand: ClassVar[tuple[str, ...]] = ("rank", "cores")
+    later: ClassVar[tuple[str, ...]] = ("core_dtype",)
 
     rank: int | None = None
     cores: int = 3
+    core_dtype: Literal["float32", "int8"] = "float32"
 
     def __post_init__(self) -> None:
         if self.rank is not None and (type(self.rank) is not int or not 1 <= self.rank <= 1 << 16):
             raise ConfigError(f"rank of tt must be between 1 and 65536, found {self.rank!r}; leave it out for a tenth")
         if type(self.cores) is not int or not 2 <= self.cores <= 4:
             raise ConfigError(f"cores of tt must be 2, 3 or 4, found {self.cores!r}; 3 suits most")
+        if self.core_dtype not in ("float32", "int8"):
+            raise ConfigError(f"core_dtype of tt must be 'float32' or 'int8', found {self.core_dtype!r}; choose one")
 
     # Shapes ---------------------------------------------------------------------------------------------------
 
@@ -105,10 +115,17 @@ class TT(RowMethod):
                 f"{max(sides[-1], *grams, 0):,} rows and {held / 2**30:.1f} GiB; lower the rank or change cores"
             )
 
-    def layout(self, shape: TableShape) -> tuple[ArraySpec, ...]:
+    def core_sizes(self, shape: TableShape) -> tuple[tuple[int, int, int, int], ...]:
+        """(n_i, r_i, q_i, r_{i+1}) of each core."""
         ranks = self.ranks(shape)
-        sizes = zip(self.row_sizes(shape), ranks[:-1], self.value_sizes(shape), ranks[1:], strict=True)
-        return tuple(ArraySpec(f"core{i}", "float32", size, "shared") for i, size in enumerate(sizes))
+        return tuple(zip(self.row_sizes(shape), ranks[:-1], self.value_sizes(shape), ranks[1:], strict=True))
+
+    def layout(self, shape: TableShape) -> tuple[ArraySpec, ...]:
+        sizes = self.core_sizes(shape)
+        cores = tuple(ArraySpec(f"core{i}", self.core_dtype, size, "shared") for i, size in enumerate(sizes))
+        if self.core_dtype == "float32":
+            return cores
+        return (*cores, *(ArraySpec(f"scale{i}", "float32", size[:1], "shared") for i, size in enumerate(sizes)))
 
     def _bytes(self, shape: TableShape, rank: int) -> int:
         return sum(spec.nbytes() for spec in dataclasses.replace(self, rank=rank).layout(shape))
@@ -157,10 +174,8 @@ class TT(RowMethod):
             rest, right = _split(matrix, ranks[i])
             cores.append(right.reshape(ranks[i], n[i], q[i], ranks[i + 1]))
         cores.append(rest.reshape(1, n[0], q[0], ranks[1]))
-        return {
-            f"core{i}": np.ascontiguousarray(core.transpose(1, 0, 2, 3), np.float32)
-            for i, core in enumerate(reversed(cores))
-        }
+        found = [core.transpose(1, 0, 2, 3) for core in reversed(cores)]
+        return self.encode_cores(found if self.core_dtype == "float32" else _level(found))
 
     def _unfolded(self, source: Rows) -> Iterator[F64]:
         """The table in order as blocks of the matrix with the last core's n q columns; what is padding is zero."""
@@ -181,6 +196,25 @@ class TT(RowMethod):
             last[: len(held)] = held
             yield _fold(last, n, q)
 
+    # Cores ----------------------------------------------------------------------------------------------------
+
+    def encode_cores(self, cores: Sequence[npt.NDArray[Any]]) -> Named:
+        """Every stored array, of cores (n_i, r_i, q_i, r_{i+1})."""
+        floats = [np.ascontiguousarray(core, np.float32) for core in cores]
+        if self.core_dtype == "float32":
+            return {f"core{i}": core for i, core in enumerate(floats)}
+        named: Named = {}
+        for i, core in enumerate(floats):
+            slices = core.reshape(len(core), -1)
+            made = _SLICES.resolve(TableShape(*slices.shape)).encode({}, np.arange(len(slices)), slices)
+            named |= {f"core{i}": made["codes"].reshape(core.shape), f"scale{i}": made["scale"][:, 0]}
+        return named
+
+    def decode_core(self, stored: Shared, i: int) -> F32:
+        """Core i, of what `encode_cores` gave."""
+        core: F32 = stored[f"core{i}"].astype(np.float32)
+        return core * stored[f"scale{i}"][:, None, None, None] if f"scale{i}" in stored else core
+
     # Rows -----------------------------------------------------------------------------------------------------
 
     def encode(self, shared: Shared, ids: Ids, rows: FloatRows) -> Named:
@@ -192,6 +226,7 @@ class TT(RowMethod):
 
     def lookup(self, arrays: Arrays, ids: Ids, out: FloatRows) -> None:
         cores: list[npt.NDArray[Any]] = [arrays[f"core{i}"] for i in range(self.cores)]
+        scales: list[npt.NDArray[Any]] = [arrays[f"scale{i}"] for i in range(self.cores) if f"scale{i}" in arrays]
         step = max(1, _VALUES // (out.shape[1] * max(core.shape[3] for core in cores)))
         for first in range(0, len(ids), step):
             part = ids[first : first + step]
@@ -199,12 +234,14 @@ class TT(RowMethod):
             for core in reversed(cores):
                 part, digit = np.divmod(part, len(core))
                 digits.insert(0, digit)
-            product = cores[0][digits[0]].reshape(len(part), -1, cores[0].shape[3])
-            for core, digit in zip(cores[1:], digits[1:], strict=True):
-                matrix = core[digit].reshape(len(part), 1, core.shape[1], -1)
+            product = np.ones((len(part), 1, 1), np.float32)
+            for i, (core, digit) in enumerate(zip(cores, digits, strict=True)):
+                matrix = core[digit].reshape(len(part), 1, core.shape[1], -1).astype(np.float32)
                 total = product[:, :, :1] * matrix[:, :, 0]
                 for k in range(1, core.shape[1]):
                     total += product[:, :, k : k + 1] * matrix[:, :, k]
+                if scales:
+                    total *= scales[i][digit, None, None]
                 product = total.reshape(len(part), -1, core.shape[3])
             out[first : first + step] = product.reshape(len(part), -1)[:, : out.shape[1]]
 
@@ -243,6 +280,21 @@ def _balanced(product: int, count: int) -> tuple[int, ...]:
         return (product,)
     first = max(k for k in range(1, root(product, count) + 1) if product % k == 0 and k**count <= product)
     return (first, *_balanced(product // first, count - 1))
+
+
+def _level(cores: Sequence[npt.NDArray[Any]]) -> list[F64]:
+    """Cores of the same products, in which what is multiplied has one length on both sides of each bond.
+
+    TT-SVD leaves the singular values in the first core, where small ones are lost in a scale that suits the largest.
+    """
+    level: list[F64] = [core.astype(np.float64) for core in cores]
+    for i in range(1, len(level)):
+        left = np.sqrt(np.square(level[i - 1]).sum(axis=(0, 1, 2)))
+        right = np.sqrt(np.square(level[i]).sum(axis=(0, 2, 3)))
+        by = np.sqrt(np.divide(right, left, out=np.ones_like(left), where=(left > 0) & (right > 0)))
+        level[i - 1] = level[i - 1] * by
+        level[i] = level[i] / by[:, None, None]
+    return level
 
 
 def _fold(rows: F64, n: int, q: tuple[int, ...]) -> F64:

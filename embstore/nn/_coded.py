@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ..methods._table_rows import RowCoding
 from .base import CompressedEmbedding
 
 F32 = npt.NDArray[np.float32]
@@ -51,16 +52,20 @@ class CodedEmbedding(CompressedEmbedding):
 
 
 class CodedTables(CodedEmbedding):
-    """Of the storage methods that are `embstore.methods._table_rows.CodedTables`."""
+    """Of the storage methods whose `coding` says how rows of their tables are stored."""
+
+    @property
+    def _coding(self) -> RowCoding:
+        method: Any = self.method
+        found: RowCoding = method.coding
+        return found
 
     @property
     def _coded(self) -> bool:
-        return bool(self.method.config().get("table_dtype", "float32") != "float32")
+        return self._coding.coded
 
     def _round_trip(self, values: F32) -> F32:
-        method: Any = self.method
-        found: F32 = method.decode_table(method.encode_table(values), values.shape[1])
-        return found
+        return self._coding.decode(self._coding.encode(values), values.shape[1])
 
 
 class _Through(torch.autograd.Function):

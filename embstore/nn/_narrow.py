@@ -14,16 +14,19 @@ from ..arrays import TableShape
 from ..errors import BudgetError
 from ..method import nbytes
 from ..methods import _groups
+from ..methods._table_rows import RowCoding
 from ..methods.mixed_dim import MixedDim
 
-_ONE_BLOCK = MixedDim(blocks=1, values="float32")
+_FLOATS = RowCoding("float32")
 
 
-def narrow_nbytes(shape: TableShape, dims: int) -> int:
-    """Bytes of a table whose rows all have `dims` values, with a projection where these are fewer than the row's."""
-    projection = dims if dims < shape.embedding_dim else 0
-    sizes = {"values_0": shape.num_embeddings * dims, "projection_rows": projection, "tag_bytes": 0, "tag_runs": 0}
-    return nbytes(_ONE_BLOCK, shape, **sizes)
+def narrow_nbytes(shape: TableShape, dims: int, kind: str = "float32") -> int:
+    """Bytes of a table whose rows all have `dims` values, with a projection where these are fewer than the row's.
+
+    `kind` is that of the `RowCoding` of the rows.
+    """
+    method = MixedDim.from_config({"blocks": 1, "values": kind})
+    return nbytes(method, shape, **method.sizes(shape, np.array([dims]), in_order=True))
 
 
 # Optimizers with steps of one size move narrow rows faster by it, which have to say as much in fewer values.
@@ -44,17 +47,18 @@ def narrow_arrays(
     tables: Sequence[npt.NDArray[Any]],
     projections: Sequence[npt.NDArray[Any] | None],
     dim: int,
+    coding: RowCoding = _FLOATS,
 ) -> dict[str, npt.NDArray[Any]]:
     """The arrays of `mixed_dim` for the group of each row, tables (rows of a group, dims), and projections (dims, dim).
 
-    A projection is None for a table of full rows, and only there.
+    A projection is None for a table of full rows, and only there. `coding` says how the tables are stored.
     """
     stored = [p for p in projections if p is not None]
     return {
         **_groups.build(group, len(tables)),
         "dims": np.array([table.shape[1] for table in tables], np.int32),
         "projections": np.ascontiguousarray(np.concatenate([np.zeros((0, dim), np.float32), *stored]), np.float32),
-        **{f"values_{g}": np.ascontiguousarray(table, np.float32).reshape(-1) for g, table in enumerate(tables)},
+        **{f"values_{g}": coding.encode(table).reshape(-1) for g, table in enumerate(tables)},
     }
 
 

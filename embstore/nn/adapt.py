@@ -60,7 +60,7 @@ class Adapt(SignedEmbedding):
         name = "hot_ids" if method.map == "hot_ids" else "map"
         dtype = next(spec.dtype for spec in method.layout(self.shape) if spec.name == name)
         return {
-            "table": method.encode_table(array(self.table)),
+            "table": method.coding.encode(array(self.table)),
             name: array(cast(Tensor, getattr(self, name))).astype(dtype),
         }
 

@@ -157,6 +157,6 @@ class Cafe(SignedEmbedding):
         order = torch.argsort(ids)
         table = self.table.detach().cpu()
         return {
-            "table": method.encode_table(array(torch.cat([table[rows[order]], table[hot:]]))),
+            "table": method.coding.encode(array(torch.cat([table[rows[order]], table[hot:]]))),
             "hot_ids": array(ids[order]).astype(dtype),
         }

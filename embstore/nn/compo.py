@@ -74,4 +74,4 @@ class Compo(CodedTables):
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         method = cast(CompoMethod, self.method)
-        return {f"table{i}": method.encode_table(array(table)) for i, table in enumerate(self.tables)}
+        return {f"table{i}": method.coding.encode(array(table)) for i, table in enumerate(self.tables)}

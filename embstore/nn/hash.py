@@ -36,4 +36,4 @@ class Hash(SignedEmbedding):
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         method = cast(HashMethod, self.method)
-        return {"table": method.encode_table(array(self.table))}
+        return {"table": method.coding.encode(array(self.table))}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, cast
 
@@ -13,10 +14,12 @@ from torch import Tensor, nn
 from ..arrays import TableShape
 from ..errors import ConfigError
 from ..method import Method
+from ..methods._table_rows import check_table_dtype
 from ..methods.mixed_dim import MixedDim, popular_dims
+from ._coded import CodedTables
 from ._joint import Joint, least
 from ._narrow import check_floor, first_projection, narrow_arrays, narrow_nbytes
-from .base import Asked, CompressedEmbedding, array
+from .base import Asked, array
 
 _ALPHA = 0.3  # the steepest of its own accord: beyond it one field keeps all values while another has next to none
 
@@ -34,10 +37,13 @@ class MdeFields(Joint):
     def plan(
         cls, shapes: Sequence[TableShape], limit: int | None, config: Mapping[str, Any]
     ) -> list[dict[str, Any] | None]:
-        taken = sorted(set(config) - {"alpha", "powers"})
+        taken = sorted(set(config) - {"alpha", "powers", "table_dtype"})
         if taken:
-            raise ConfigError(f"mde of several fields has alpha and powers, found {taken[0]!r}; make each table alone")
+            raise ConfigError(
+                f"mde of several fields has alpha, powers and table_dtype, found {taken[0]!r}; make each table alone"
+            )
         dim, alpha, powers = shapes[0].embedding_dim, config.get("alpha"), config.get("powers", False)
+        kind = config.get("table_dtype", "float32")
         popularity = 1.0 / np.array([shape.num_embeddings for shape in shapes])
 
         def at(t: float) -> npt.NDArray[np.int64]:
@@ -47,7 +53,8 @@ class MdeFields(Joint):
             return popular_dims(popularity, dim, _ALPHA * min(1.0, 2 * t), float(dim) ** -max(0.0, 2 * t - 1), powers)
 
         def cost(dims: npt.NDArray[np.int64]) -> int:
-            return sum(min(s.nbytes_float32, narrow_nbytes(s, int(d))) for s, d in zip(shapes, dims, strict=True))
+            costs = (narrow_nbytes(shape, int(d), kind) for shape, d in zip(shapes, dims, strict=True))
+            return sum(min(shape.nbytes_float32, c) for shape, c in zip(shapes, costs, strict=True))
 
         if limit is None:
             dims = popular_dims(popularity, dim, _ALPHA if alpha is None else alpha, 1.0, powers)
@@ -55,12 +62,12 @@ class MdeFields(Joint):
             check_floor("mde", cost(at(1.0)), limit)
             dims = at(least(lambda t: cost(at(t)) <= limit))
         return [
-            {"dims": int(d)} if narrow_nbytes(shape, int(d)) < shape.nbytes_float32 else None
+            {"dims": int(d), "table_dtype": kind} if narrow_nbytes(shape, int(d), kind) < shape.nbytes_float32 else None
             for shape, d in zip(shapes, dims, strict=True)
         ]
 
 
-class Mde(CompressedEmbedding):
+class Mde(CodedTables):
     """Narrow rows times a projection of their block, which starts as `first_projection` says.
 
     With `counts` the blocks are those of `mixed_dim`, by frequency. Several fields have a block each, whose dimensions
@@ -71,16 +78,20 @@ class Mde(CompressedEmbedding):
     -------
     dims : one block of rows of so many values, which needs no counts; so does blocks=1, for as many as the budget
         allows. None for blocks by frequency.
+    table_dtype : "float32", "int8" or "int4", of the narrow tables, as `embstore.methods._table_rows.CodedTables` has
+        it; the `values` of `mixed_dim`.
     """
 
     id: ClassVar[str] = "mde"
     preset: ClassVar[Mapping[str, Any]] = {"values": "float32"}
-    options: ClassVar[Mapping[str, Any]] = {"dims": None}
+    options: ClassVar[Mapping[str, Any]] = {"dims": None, "table_dtype": "float32"}
     joint: ClassVar[type[Joint] | None] = MdeFields
 
     @classmethod
     def solve(cls, asked: Asked) -> Method:
-        shape, config, dims = asked.shape, asked.config, asked.option["dims"]
+        shape, dims, kind = asked.shape, asked.option["dims"], asked.option["table_dtype"]
+        check_table_dtype(cls.id, kind)
+        config = {**asked.config, "values": kind}
         if dims is not None:
             if type(dims) is not int or not 1 <= dims <= shape.embedding_dim:
                 raise ConfigError(f"dims of mde must be from 1 to {shape.embedding_dim}, found {dims!r}; leave it out")
@@ -88,9 +99,9 @@ class Mde(CompressedEmbedding):
                 raise ConfigError(f"dims of mde are those of one block, found blocks {config['blocks']}; drop one")
             config = {**config, "blocks": 1}
         if config.get("blocks") != 1:
-            return super().solve(asked)
+            return super().solve(dataclasses.replace(asked, config=config))
         method = asked.stored.from_config({**config, "limit": asked.limit}).resolve(shape)
-        check_floor(cls.id, narrow_nbytes(shape, dims or 1), asked.limit)
+        check_floor(cls.id, narrow_nbytes(shape, dims or 1, kind), asked.limit)
         return method
 
     def _build(self, counts: npt.NDArray[Any] | None) -> None:
@@ -119,7 +130,8 @@ class Mde(CompressedEmbedding):
     def _widest(self, limit: int | None) -> int:
         """The most values of a row within the limit."""
         sizes = range(1, self.embedding_dim + 1)
-        return max(d for d in sizes if limit is None or narrow_nbytes(self.shape, d) <= limit)
+        kind = cast(MixedDim, self.method).values
+        return max(d for d in sizes if limit is None or narrow_nbytes(self.shape, d, kind) <= limit)
 
     def rows(self, ids: Tensor) -> Tensor:
         if len(self.tables) == 1:
@@ -131,7 +143,7 @@ class Mde(CompressedEmbedding):
 
     def _block(self, g: int, place: Tensor) -> Tensor:
         """Rows of one block, by their places in it."""
-        values = nn.functional.embedding(place, self.tables[g])
+        values = nn.functional.embedding(place, self._read(self.tables[g]))
         projection = self._projections()[g]
         return values if projection is None else values @ projection
 
@@ -144,4 +156,5 @@ class Mde(CompressedEmbedding):
         one = len(self.tables) == 1
         group = np.zeros(self.num_embeddings, np.uint8) if one else array(cast(Tensor, self.group))
         projections = [None if p is None else array(p) for p in self._projections()]
-        return narrow_arrays(group, [array(table) for table in self.tables], projections, self.embedding_dim)
+        tables = [array(table) for table in self.tables]
+        return narrow_arrays(group, tables, projections, self.embedding_dim, self._coding)

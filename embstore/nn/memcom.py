@@ -34,5 +34,5 @@ class Memcom(SignedEmbedding):
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         method = cast(MemcomMethod, self.method)
-        found = {"table": method.encode_table(array(self.table)), "weight": array(self.weight)[:, 0]}
+        found = {"table": method.coding.encode(array(self.table)), "weight": array(self.weight)[:, 0]}
         return found if self.bias is None else {**found, "bias": array(self.bias)[:, 0]}

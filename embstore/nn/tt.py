@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from ..method import Method, nbytes
 from ..methods.tt import TT as TTMethod
-from .base import Asked, CompressedEmbedding, array
+from ._coded import F32, CodedEmbedding
+from .base import Asked, array
 
 # Values of cores start beyond this many standard deviations of a Gaussian, so that products of few do not pile up at 0.
 BEYOND = 2.0
 
 
-class TT(CompressedEmbedding):
+class TT(CodedEmbedding):
     """Rows are products of a slice of each core, chosen by the digits of the id.
 
     Cores start as Gaussians without their middle, as TT-Rec has it, at a scale that also divides by the ranks: rows
@@ -35,17 +36,18 @@ class TT(CompressedEmbedding):
     @classmethod
     def solve(cls, asked: Asked) -> Method:
         if "cores" not in asked.config:
-            floors = {cores: nbytes(TTMethod(rank=1, cores=cores), asked.shape) for cores in (2, 3, 4)}
+            one = TTMethod.from_config({**asked.config, "rank": 1})
+            floors = {cores: nbytes(dataclasses.replace(one, cores=cores), asked.shape) for cores in (2, 3, 4)}
             within = [cores for cores, floor in floors.items() if asked.limit is None or floor <= asked.limit]
             cores = within[0] if within else min(floors, key=lambda cores: floors[cores])
             asked = dataclasses.replace(asked, config={**asked.config, "cores": cores})
         return super().solve(asked)
 
     def _build(self, counts: npt.NDArray[Any] | None) -> None:
-        specs = self.method.layout(self.shape)
-        terms = math.prod(cast(TTMethod, self.method).ranks(self.shape))
-        std = (self._bound**2 / 3 / terms) ** (0.5 / len(specs))
-        self.cores = nn.ParameterList([self._core(std, *spec.sizes()) for spec in specs])
+        method = cast(TTMethod, self.method)
+        sizes = method.core_sizes(self.shape)
+        std = (self._bound**2 / 3 / math.prod(method.ranks(self.shape))) ** (0.5 / len(sizes))
+        self.cores = nn.ParameterList([self._core(std, *size) for size in sizes])
 
     def _core(self, std: float, *shape: int) -> nn.Parameter:
         """Values of a Gaussian at more than `BEYOND` from 0, scaled to the standard deviation `std`."""
@@ -57,12 +59,20 @@ class TT(CompressedEmbedding):
         values = -torch.special.ndtri(drawn.abs().clamp(min=1e-12) * tail) * drawn.sign()
         return nn.Parameter((values * (std / math.sqrt(variance))).float())
 
+    @property
+    def _coded(self) -> bool:
+        return cast(TTMethod, self.method).core_dtype != "float32"
+
+    def _round_trip(self, values: F32) -> F32:
+        method = cast(TTMethod, self.method)
+        return method.decode_core(method.encode_cores([values]), 0)
+
     def rows(self, ids: Tensor) -> Tensor:
         return self._products(ids, len(self.cores) - 1)[:, : self.embedding_dim]
 
     def _products(self, ids: Tensor, last: int) -> Tensor:
         """Products (n, q_0 … q_last r_last) of cores 0 … `last`, for ids (n,) in the digits of these cores."""
-        core = self.cores[last]
+        core = self._read(self.cores[last])
         if last == 0:
             return nn.functional.embedding(ids, core.flatten(1))
         unique, inverse = torch.unique(ids, return_inverse=True)
@@ -72,4 +82,4 @@ class TT(CompressedEmbedding):
         return nn.functional.embedding(inverse, torch.bmm(left, right).flatten(1))
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        return {f"core{i}": array(core) for i, core in enumerate(self.cores)}
+        return cast(TTMethod, self.method).encode_cores([array(core) for core in self.cores])

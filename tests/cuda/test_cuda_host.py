@@ -65,6 +65,7 @@ DAMAGED: list[tuple[str, dict[str, Any], list[str]]] = [
     ("pruned", {"index": "cells", "rows_per_start": 64}, ["start"]),
     ("mixed_dim", {"blocks": 3}, ["ranks"]),
     ("mixed_dim", {"blocks": 3}, ["tags"]),
+    ("mixed_dim", {"blocks": 3, "values": "int8"}, ["ranks", "tags"]),
     ("mgqe", {}, ["tags", "ranks"]),
     ("svd", {"groups": 3}, ["group", "start"]),
     ("svd", {"groups": 3, "factor": "int8"}, ["start"]),

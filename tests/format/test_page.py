@@ -55,14 +55,16 @@ def svd(stored: dict[str, np.ndarray], config: dict[str, Any]) -> np.ndarray:
 
 
 def tt(stored: dict[str, np.ndarray], ids: np.ndarray, dim: int) -> np.ndarray:
-    cores, digits = list(stored.values()), []
+    cores, digits = [core.astype(F32) for name, core in stored.items() if name.startswith("core")], []
     for core in reversed(cores):
         ids, digit = ids // len(core), ids % len(core)
         digits.insert(0, digit)
-    a = cores[0][digits[0]].reshape(len(ids), -1, cores[0].shape[3])
-    for core, digit in zip(cores[1:], digits[1:], strict=True):
+    a = np.ones((len(ids), 1, 1), F32)
+    for i, (core, digit) in enumerate(zip(cores, digits, strict=True)):
         b = core[digit].reshape(len(ids), 1, core.shape[1], -1)
         a = times(a, b).reshape(len(ids), -1, core.shape[3])
+        if f"scale{i}" in stored:
+            a = a * stored[f"scale{i}"][digit, None, None]
     return a.reshape(len(ids), -1)[:, :dim]
 
 
@@ -133,7 +135,7 @@ OTHERS: list[tuple[str, dict[str, Any]]] = [
     ("nf4", {"block_size": 8, "scale_dtype": "uint8"}),
     *(("svd", {"factor": f, "groups": g}) for f in ("float32", "float16", "int8") for g in (1, 3)),
     ("svd", {"basis": "float16"}),
-    *(("tt", {"cores": c}) for c in (2, 3, 4)),
+    *(("tt", {"cores": c, **d}) for c in (2, 3, 4) for d in ({}, {"core_dtype": "int8"})),
     ("subspace", {}),
     ("subspace", {"kind": "cluster"}),
 ]

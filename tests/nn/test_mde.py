@@ -47,7 +47,7 @@ def plan(sizes, ratio, **config):
     found = MdeFields.plan(shapes, None if ratio is None else int(ratio * full), config)
     dims = [16 if own is None else own["dims"] for own in found]
     bytes_ = sum(
-        shape.nbytes_float32 if own is None else narrow_nbytes(shape, own["dims"])
+        shape.nbytes_float32 if own is None else narrow_nbytes(shape, own["dims"], own["table_dtype"])
         for shape, own in zip(shapes, found, strict=True)
     )
     return dims, bytes_ / full
@@ -65,6 +65,30 @@ def test_budgets_of_fields(sizes, config):
         before = dims
     if config == {}:
         assert plan([6040, 3260], 0.5)[1] > 0.4
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_codes_leave_room_for_more_dims(kind, tmp_path):
+    sizes = [6040, 3260]
+    for ratio in (0.5, 0.25, 0.15):
+        floats, _ = plan(sizes, ratio)
+        coded, reached = plan(sizes, ratio, table_dtype=kind)
+        assert reached <= ratio
+        assert sum(coded) > 1.5 * sum(floats) or coded == [16, 16]
+    module = enn.embedding("mde", embedding_dim=16, field_sizes=sizes, budget=0.25, table_dtype=kind).eval()
+    assert {field.method.values for field in module.fields} == {kind}
+    tables = module.export(tmp_path / "set")
+    assert tables.nbytes == module.nbytes_inference() <= 0.25 * 64 * sum(sizes)
+
+
+def test_codes_by_frequency():
+    counts = np.random.default_rng(0).zipf(1.3, 3000).astype(float)
+    modules = [enn.embedding("mde", 3000, 16, counts=counts, budget=0.2, table_dtype=k) for k in ("float32", "int8")]
+    widths = [np.array([table.shape[1] for table in module.tables]) for module in modules]
+    assert all(module.nbytes_inference() <= 0.2 * 64 * 3000 for module in modules)
+    assert (widths[1] >= widths[0]).all() and widths[1].sum() > 1.5 * widths[0].sum()
+    one = enn.embedding("mde", 5000, 16, blocks=1, budget=0.25, table_dtype="int8")
+    assert [tuple(t.shape) for t in one.tables] == [(5000, 10)]  # rows of 14 bytes, which are even: 16 less projection
 
 
 def test_fields_that_do_not_shrink_stay_full():
@@ -122,8 +146,9 @@ def test_refused():
         ({"dims": 17}, "from 1 to 16"),
         ({"dims": 4, "blocks": 2}, "blocks 2"),
         ({"values": "float16"}, "values"),
+        ({"dims": 4, "table_dtype": "float16"}, "table_dtype of mde must be"),
     ):
         with pytest.raises(errors.ConfigError, match=text):
             enn.embedding("mde", 100, 16, **config)
-    with pytest.raises(errors.ConfigError, match="alpha and powers, found 'blocks'"):
+    with pytest.raises(errors.ConfigError, match="alpha, powers and table_dtype, found 'blocks'"):
         enn.embedding("mde", embedding_dim=16, field_sizes=[100, 50], blocks=2)

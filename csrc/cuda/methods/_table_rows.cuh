@@ -1,5 +1,5 @@
-// Rows of the small tables of trained methods (embstore/methods/_table_rows.py): floats, or codes behind their scale
-// and offset.
+// Rows of the small tables inside methods (embstore/methods/_table_rows.py): floats, half floats, or codes behind their
+// scale and offset.
 #pragma once
 #include "cuda/core/bytes.cuh"
 #include "cuda/core/kernel.h"
@@ -24,6 +24,24 @@ struct FloatRow {
     for (int k = 0; k < V; ++k) v[k] = bits_float(raw.words[k]);
   }
   EMBSTORE_HD static float one(const uint8_t* row, int j) { return bits_float(read<uint32_t>(row + 4 * int64_t(j))); }
+};
+
+struct HalfRow {
+  static constexpr int kColumns = 8, kStep = 1;
+  EMBSTORE_HD static int64_t bytes(int64_t width) { return 2 * width; }
+  template <int V>
+  using Raw = Bytes<2 * V>;
+
+  template <int V>
+  EMBSTORE_HD static Raw<V> fetch(const uint8_t* row, int j, int align) {
+    return read_bytes<2 * V>(row + 2 * int64_t(j), align);
+  }
+  template <int V>
+  EMBSTORE_HD static void values(const Raw<V>& raw, float (&v)[V]) {
+#pragma unroll
+    for (int k = 0; k < V; ++k) v[k] = widen(uint16_t(raw.template code<16>(k)));
+  }
+  EMBSTORE_HD static float one(const uint8_t* row, int j) { return widen(read<uint16_t>(row + 2 * int64_t(j))); }
 };
 
 // Rows are of whole pairs of bytes.
@@ -58,12 +76,17 @@ struct CodedRow {
   }
 };
 
-// make(FloatRow or CodedRow, to be told apart by type alone) -> Kernel.
+// make(FloatRow or CodedRow, to be told apart by type alone) -> Kernel, by the text of a field of the config.
+template <class Make>
+std::unique_ptr<Kernel> by_row_dtype(const Table& t, const char* field, Make make) {
+  if (t.params.is(field, "int8")) return make(CodedRow<8>());
+  if (t.params.is(field, "int4")) return make(CodedRow<4>());
+  return make(FloatRow());
+}
+
 template <class Make>
 std::unique_ptr<Kernel> by_table_dtype(const Table& t, Make make) {
-  if (t.params.is("table_dtype", "int8")) return make(CodedRow<8>());
-  if (t.params.is("table_dtype", "int4")) return make(CodedRow<4>());
-  return make(FloatRow());
+  return by_row_dtype(t, "table_dtype", make);
 }
 
 }  // namespace embstore::cuda

@@ -1,6 +1,6 @@
 // The row's group says where its few values lie and with which projection they are multiplied.
 #include "cuda/methods/_groups.cuh"
-#include "cuda/methods/_values.cuh"
+#include "cuda/methods/_table_rows.cuh"
 #include "cuda/skeletons/row_decode.cuh"
 
 namespace embstore::cuda {
@@ -13,6 +13,7 @@ struct Block {
   int64_t width;
 };
 
+template <class Row>
 struct MixedDim {
   static constexpr int kColumns = 4, kInFlight = 2;
   struct Place {
@@ -22,14 +23,10 @@ struct MixedDim {
   };
   RowGroups groups;
   int dim, align, full_align;  // of lines of projections; of rows that have all values
-  Stored kind;
   Block own[kMaxGroups] = {};
   const uint8_t* blocks = nullptr;  // those, in a block's own memory
 
-  explicit MixedDim(const Table& t)
-      : groups(t, t.params.integer("blocks", 1)),
-        dim(int(t.embedding_dim)),
-        kind(t.params.is("values", "float32") ? Stored::kFloat : Stored::kHalf) {
+  explicit MixedDim(const Table& t) : groups(t, t.params.integer("blocks", 1)), dim(int(t.embedding_dim)) {
     const int32_t* dims = host_items<int32_t>(t, "dims", groups.count);
     int64_t rows = 0;
     for (int g = 0; g < groups.count; ++g) {
@@ -38,10 +35,10 @@ struct MixedDim {
     }
     const float* projection = shared_items<float>(t, "projections", rows * dim);
     align = alignment(projection, 4 * int64_t(dim));
-    full_align = alignment(nullptr, int64_t(dim) * stored_bytes(kind));  // arrays begin at multiples of more
+    full_align = alignment(nullptr, Row::bytes(dim));  // arrays begin at multiples of more
     for (int g = 0; g < groups.count; ++g) {
-      const int64_t row_bytes = dims[g] * int64_t(stored_bytes(kind));
-      const auto* values = shared_items<uint8_t>(t, "values_" + std::to_string(g), groups.sizes[g].rows * row_bytes);
+      const int64_t bytes = groups.sizes[g].rows * Row::bytes(dims[g]);
+      const auto* values = shared_items<uint8_t>(t, "values_" + std::to_string(g), bytes);
       own[g] = {groups.sizes[g], values, dims[g] < dim ? projection : nullptr, dims[g]};
       if (dims[g] < dim) projection += int64_t(dims[g]) * dim;
     }
@@ -57,24 +54,23 @@ struct MixedDim {
     const RowGroups::Place at = groups.find(id, blocks, sizeof(Block));
     if (at.group < 0) return {nullptr, nullptr, 0};
     const Block& b = reinterpret_cast<const Block*>(blocks)[at.group];
-    return {b.values + at.index * b.width * stored_bytes(kind), b.projection, int(b.width)};
+    return {b.values + at.index * Row::bytes(b.width), b.projection, int(b.width)};
   }
   // What is read of a projected row depends on no column: it is left to decode.
   template <int V>
-  EMBSTORE_HD FourStored fetch(const Place& at, int j) const {
+  EMBSTORE_HD typename Row::template Raw<V> fetch(const Place& at, int j) const {
     static_assert(V == 4);
     if (at.values == nullptr || at.projection != nullptr) return {};
-    return read_four(at.values + int64_t(j) * stored_bytes(kind), kind, full_align);
+    return Row::template fetch<V>(at.values, j, full_align);
   }
   template <int V>
-  EMBSTORE_HD void decode(const FourStored& raw, const Place& at, int j, float (&v)[V]) const {
-#pragma unroll
-    for (int k = 0; k < V; ++k) v[k] = raw.value(k, kind);
+  EMBSTORE_HD void decode(const typename Row::template Raw<V>& raw, const Place& at, int j, float (&v)[V]) const {
+    Row::template values<V>(raw, v);
     if (at.projection == nullptr) return;
     const auto* line = reinterpret_cast<const uint8_t*>(at.projection + j);
 #pragma unroll 4
     for (int i = 0; i < at.width; ++i, line += 4 * int64_t(dim)) {
-      const float value = stored_value(at.values, i, kind);
+      const float value = Row::one(at.values, i);
       const Bytes<16> weights = read_bytes<16>(line, align);
 #pragma unroll
       for (int k = 0; k < V; ++k) {
@@ -85,6 +81,11 @@ struct MixedDim {
   }
 };
 
+std::unique_ptr<Kernel> kernel(const Table& t) {
+  if (t.params.is("values", "float16")) return row_kernel<MixedDim<HalfRow>>(t);
+  return by_row_dtype(t, "values", [&](auto row) { return row_kernel<MixedDim<decltype(row)>>(t); });
+}
+
 }  // namespace
-EMBSTORE_CUDA_REGISTER(mixed_dim, row_kernel<MixedDim>);
+EMBSTORE_CUDA_REGISTER(mixed_dim, kernel);
 }  // namespace embstore::cuda
