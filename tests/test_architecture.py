@@ -56,7 +56,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "compare": ONLINE | {"table", "compression", "sampling"},
     "advice": ONLINE | {"table", "compression", "compare", "sampling", "budgets"},
     "nn": {"errors", "arrays", "method", "methods", "registry", "pipeline", "table", "table_set", "compression"}
-    | {"budgets"},
+    # Rows and gradients on a device.
+    | {"budgets", "cuda"},
     "cli": ONLINE
     | {"transforms", "table", "table_set", "compression", "search", "report", "export", "compare", "exchange"}
     | {"advice"},

@@ -6,6 +6,7 @@
 
 #include "cuda/core/device.h"
 #include "cuda/core/kernel.h"
+#include "cuda/core/trained.h"
 #include "cuda/core/transform.h"
 #include "cuda/search/search.h"
 
@@ -151,6 +152,32 @@ class DeviceTable {
   cuda::MappedKernel* mapped_ = nullptr;  // kernel_, where transforms follow the method
 };
 
+// Rows of a kind of weights in training, or their gradient: see core/trained.h. weights: name to (address of the values,
+// their bytes, address of the gradient), 0 for none.
+void trained(const std::string& kind, const nb::dict& config, int64_t num_embeddings, int64_t dim,
+             const nb::dict& weights, uint64_t ids, int64_t n, uint64_t rows, bool backward, int device,
+             uint64_t stream) {
+  const cuda::TrainedFunction function = cuda::find_trained(kind);
+  if (function == nullptr) throw nb::key_error(kind.c_str());
+  cuda::TrainedCall call;
+  call.num_embeddings = num_embeddings;
+  call.dim = dim;
+  call.params = params_of(config);
+  for (auto [name, value] : weights) {
+    const auto three = nb::cast<nb::tuple>(value);
+    call.weights[nb::cast<std::string>(name)] = {pointer<const uint8_t>(nb::cast<uint64_t>(three[0])),
+                                                 pointer<float>(nb::cast<uint64_t>(three[2])),
+                                                 nb::cast<int64_t>(three[1])};
+  }
+  call.ids = pointer<const int64_t>(ids);
+  call.n = n;
+  call.rows = pointer<float>(rows);
+  call.backward = backward;
+  nb::gil_scoped_release unlocked;
+  cuda::OnDevice on(device);
+  function(call, cuda::target_of(device, pointer<void>(stream)));
+}
+
 nb::dict found() {
   const cuda::Found f = cuda::find_devices();
   nb::dict out;
@@ -238,6 +265,9 @@ NB_MODULE(_cuda, m) {
           nb::arg("to"), nb::arg("from_"))
       .def("finish", &cuda::Uploader::finish, nb::call_guard<nb::gil_scoped_release>());
   m.def("methods", &cuda::methods);
+  m.def("trained", &trained, nb::arg("kind"), nb::arg("config"), nb::arg("num_embeddings"), nb::arg("dim"),
+        nb::arg("weights"), nb::arg("ids"), nb::arg("n"), nb::arg("rows"), nb::arg("backward"), nb::arg("device"),
+        nb::arg("stream"));
   m.def("has_kernel", [](const std::string& method) { return cuda::find_method(method) != nullptr; });
   m.def("has_transform", [](const std::string& id) { return cuda::find_transform(id) != nullptr; });
   m.def("found", &found);
