@@ -45,7 +45,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     # Table.search and its kin are functions of the search room.
     "table": ONLINE | {"search", "arguments", "cuda"},
     # Table.to is a function of the cuda room.
-    "cuda": ONLINE | {"arguments", "search"},
+    # Rows that lie on a device are compressed there.
+    "cuda": ONLINE | {"table", "arguments", "search", "budgets", "sampling", "compression"},
     "table_set": ONLINE | {"table"},
     "compression": ONLINE | {"transforms", "table", "sampling", "budgets", "_pump"},
     "search": ONLINE | {"table", "optional"},

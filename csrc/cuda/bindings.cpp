@@ -5,6 +5,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "cuda/core/device.h"
+#include "cuda/core/encode.h"
 #include "cuda/core/kernel.h"
 #include "cuda/core/trained.h"
 #include "cuda/core/transform.h"
@@ -36,6 +37,16 @@ Params params_of(const nb::dict& config) {
   return params;
 }
 
+// Names to (bytes of a row, address).
+std::map<std::string, cuda::Rows> rows_of(const nb::dict& arrays) {
+  std::map<std::string, cuda::Rows> rows;
+  for (auto [name, value] : arrays) {
+    const auto pair = nb::cast<nb::tuple>(value);
+    rows[nb::cast<std::string>(name)] = {pointer<uint8_t>(nb::cast<uint64_t>(pair[1])), nb::cast<int64_t>(pair[0])};
+  }
+  return rows;
+}
+
 // Names to (bytes on the host, address).
 std::map<std::string, cuda::Shared> shared_of(const nb::dict& arrays) {
   std::map<std::string, cuda::Shared> shared;
@@ -60,11 +71,7 @@ class DeviceTable {
     table.embedding_dim = embedding_dim;
     table.params = params_of(config);
     if (embedding_dim < 1 || embedding_dim > INT32_MAX / 64) throw nb::value_error("rows are too wide for a device");
-    for (auto [name, value] : rows) {
-      const auto pair = nb::cast<nb::tuple>(value);  // (row_bytes, address)
-      table.rows[nb::cast<std::string>(name)] = {pointer<uint8_t>(nb::cast<uint64_t>(pair[1])),
-                                                 nb::cast<int64_t>(pair[0])};
-    }
+    table.rows = rows_of(rows);
     table.shared = shared_of(shared);
     const auto factory = cuda::find_method(method);
     if (factory == nullptr) throw nb::key_error(method.c_str());
@@ -152,8 +159,28 @@ class DeviceTable {
   cuda::MappedKernel* mapped_ = nullptr;  // kernel_, where transforms follow the method
 };
 
-// Rows of a kind of weights in training, or their gradient: see core/trained.h. weights: name to (address of the values,
-// their bytes, address of the gradient), 0 for none.
+// Rows of floats to the rows arrays of a method: see core/encode.h. `out` and `shared` are as those of a DeviceTable.
+void encode(const std::string& method, const nb::dict& config, uint64_t rows, int64_t n, int64_t dim, bool keep,
+            const nb::dict& out, const nb::dict& shared, uint64_t fault, int device, uint64_t stream) {
+  const cuda::EncodeFunction function = cuda::find_encoder(method);
+  if (function == nullptr) throw nb::key_error(method.c_str());
+  if (dim < 1 || dim > INT32_MAX / 64) throw nb::value_error("rows are too wide for a device");
+  cuda::EncodeCall call;
+  call.rows = pointer<const float>(rows);
+  call.n = n;
+  call.dim = dim;
+  call.params = params_of(config);
+  call.out = rows_of(out);
+  call.shared = shared_of(shared);
+  call.keep = keep;
+  call.fault = pointer<cuda::Fault>(fault);
+  nb::gil_scoped_release unlocked;
+  cuda::OnDevice on(device);
+  function(call, cuda::target_of(device, pointer<void>(stream)));
+}
+
+// Rows of a kind of weights in training, or their gradient: see core/trained.h. weights: name to (address of the
+// values, their bytes, address of the gradient), 0 for none.
 void trained(const std::string& kind, const nb::dict& config, int64_t num_embeddings, int64_t dim,
              const nb::dict& weights, uint64_t ids, int64_t n, uint64_t rows, bool backward, int device,
              uint64_t stream) {
@@ -265,6 +292,10 @@ NB_MODULE(_cuda, m) {
           nb::arg("to"), nb::arg("from_"))
       .def("finish", &cuda::Uploader::finish, nb::call_guard<nb::gil_scoped_release>());
   m.def("methods", &cuda::methods);
+  m.def("has_encoder", [](const std::string& method) { return cuda::find_encoder(method) != nullptr; });
+  m.def("encoders", &cuda::encoders);
+  m.def("encode", &encode, nb::arg("method"), nb::arg("config"), nb::arg("rows"), nb::arg("n"), nb::arg("dim"),
+        nb::arg("keep"), nb::arg("out"), nb::arg("shared"), nb::arg("fault"), nb::arg("device"), nb::arg("stream"));
   m.def("trained", &trained, nb::arg("kind"), nb::arg("config"), nb::arg("num_embeddings"), nb::arg("dim"),
         nb::arg("weights"), nb::arg("ids"), nb::arg("n"), nb::arg("rows"), nb::arg("backward"), nb::arg("device"),
         nb::arg("stream"));

@@ -21,8 +21,17 @@ PADDING = 64  # csrc/cuda/core/kernel.h, kPadding
 class Placed:
     """A resolved method's arrays on a device, each in one piece, until `close`.
 
-    Arrays are copied shard by shard: the host never holds the table a second time.
+    Arrays are copied shard by shard: the host never holds the table a second time. Without shards the rows arrays are
+    left for a kernel to fill.
+
+    Attributes
+    ----------
+    rows : (bytes of a row, address) of each rows array of the method.
+    shared : (bytes on the host, address) of its shared arrays, and of what its kernels need besides.
     """
+
+    rows: dict[str, tuple[int, int]]
+    shared: dict[str, tuple[Bytes, int]]
 
     def __init__(
         self,
@@ -59,22 +68,22 @@ class Placed:
     def _bind_method(
         self, method: Method, shape: TableShape, shards: Sequence[Arrays], shared: Mapping[str, npt.NDArray[Any]]
     ) -> Bound:
-        rows: dict[str, tuple[int, int]] = {}
+        self.rows = {}
         parts: list[tuple[int, Bytes]] = []
         for spec in method.layout(shape):
             if spec.partition != "rows":
                 continue
             # A row more than there are: what is read for an id out of range is memory of ours.
             address = self._take((shape.num_embeddings + 1) * spec.row_nbytes)
-            rows[spec.name] = (spec.row_nbytes, address)
+            self.rows[spec.name] = (spec.row_nbytes, address)
             for shard in shards:
                 array = flat(shard[spec.name])
                 parts.append((address, array))
                 address += array.nbytes
         self._upload(parts)
-        placed = self._place({k: flat(v) for k, v in {**shared, **method.constants(shared)}.items()})
+        self.shared = self._place({k: flat(v) for k, v in {**shared, **method.constants(shared)}.items()})
         size = (shape.num_embeddings, shape.embedding_dim)
-        return self._driver.bind(method.id, method.config(), size, rows, placed, self.device)
+        return self._driver.bind(method.id, method.config(), size, self.rows, self.shared, self.device)
 
     def _place(self, arrays: Mapping[str, Bytes]) -> dict[str, tuple[Bytes, int]]:
         """Shared arrays on the device: (bytes on the host, address)."""
@@ -90,6 +99,11 @@ class Placed:
         self._memory.append(address)
         self.nbytes += nbytes + PADDING
         return address
+
+    @property
+    def closed(self) -> bool:
+        """Whether the memory was given back."""
+        return not self._memory
 
     def close(self) -> None:
         """Give the memory back; the kernels must not be used any more."""

@@ -40,7 +40,8 @@ class GpuTable:
     one, with `check="eager"`, which waits. Ids of the host are checked before.
     """
 
-    def __init__(self, table: Table, device: int, driver: Driver) -> None:
+    def __init__(self, table: Table, device: int, driver: Driver, placed: Placed | None = None) -> None:
+        """`placed` : the table's arrays where they are on the device already; closed with this."""
         method = table._method
         if not has_kernel(method.id):
             raise ConfigError(
@@ -55,12 +56,14 @@ class GpuTable:
         driver.check(device)
         stored = table._stored
         self._table, self._driver, self._device = table, driver, device
-        self._placed: Placed | None = Placed(driver, device, method, stored.shape, stored.shards, stored.shared)
+        self._placed: Placed | None = placed
+        if placed is None:
+            self._placed = placed = Placed(driver, device, method, stored.shape, stored.shards, stored.shared)
         fault = fault_bytes()
         try:
             self._fault = driver.allocate(device, fault.nbytes)
         except BaseException:
-            self._placed.close()
+            placed.close()
             raise
         driver.copy_in(device, self._fault, fault, 0)
         driver.synchronize(device)

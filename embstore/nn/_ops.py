@@ -43,7 +43,10 @@ def use_fused(choice: bool | None) -> Iterator[None]:
 
 def fused(*weights: Tensor) -> bool:
     """Whether rows of these weights come of their operator and not of torch's own chain."""
-    return _serves(*weights) if _choice is None else _choice
+    if _choice is not None:
+        return _choice
+    # Atomics add in any order.
+    return _serves(*weights) and not torch.are_deterministic_algorithms_enabled()
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
@@ -57,6 +60,11 @@ def _serves(*weights: Tensor) -> bool:
         all(w.device.type in KERNELS_ON and w.dtype == torch.float32 and w.is_contiguous() for w in weights)
         and _built()
     )
+
+
+def _reaches(ids: Tensor, *others: Tensor) -> bool:
+    """Whether a kernel can follow these ids: int64, where the rest is. Else torch says what is wrong."""
+    return ids.dtype == torch.int64 and all(other.device == ids.device for other in others)
 
 
 @dataclass(frozen=True)
@@ -165,7 +173,8 @@ class RowsOperator:
         self, ids: Tensor, weights: Sequence[Tensor], fixed: Sequence[Tensor], num_embeddings: int, *settings: Any
     ) -> Tensor:
         shapes = [w.shape for w in weights]
-        launch = self._launch(fixed, shapes, *settings) if self._makes_rows and _serves(*weights) else None
+        serves = self._makes_rows and _serves(*weights) and _reaches(ids, *weights, *fixed)
+        launch = self._launch(fixed, shapes, *settings) if serves else None
         if launch is None:
             return self._rows(ids, weights, fixed, *settings)
         dim = self._width(shapes, *settings)
@@ -178,7 +187,8 @@ class RowsOperator:
         num_embeddings: int, *settings: Any,
     ) -> list[Tensor]:  # fmt: skip
         shapes, grad = self._shapes(sizes), grad.contiguous()
-        launch = self._launch(fixed, shapes, *settings) if _serves(grad, *weights) else None
+        serves = _serves(grad, *weights) and _reaches(ids, grad, *weights, *fixed)
+        launch = self._launch(fixed, shapes, *settings) if serves else None
         if launch is None:
             return self._gradients(grad, ids, weights, fixed, shapes, *settings)
         found = [grad.new_zeros(shape) for shape in shapes]
@@ -203,12 +213,12 @@ class RowsOperator:
         ids, weights, fixed, *ctx.settings = inputs
         needed = weights if self._needs(*ctx.settings[1:]) else []
         ctx.sizes = [size for w in weights for size in w.shape]
-        ctx.counts = len(needed), len(weights), len(fixed)
+        ctx.counts = len(needed), len(fixed)
         ctx.save_for_backward(ids, *needed, *fixed)
 
     def _differentiate(self, ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         ids, *others = ctx.saved_tensors
-        needed, weights, fixed = ctx.counts
+        needed, fixed = ctx.counts
         found = self._backward(grad, ids, others[:needed], others[needed:], ctx.sizes, *ctx.settings)
         return None, found, [None] * fixed, *[None] * len(ctx.settings)
 
@@ -277,9 +287,9 @@ codes = RowsOperator(
 )
 
 
-@torch.library.custom_op("embstore::decoded", mutates_args=(), schema="(Tensor ids, Tensor codes, Tensor step) -> Tensor")
-def _decoded(ids: Tensor, codes: Tensor, step: Tensor) -> Tensor:
-    if not _serves(step) or codes.dtype not in (torch.int8, torch.int16) or not codes.is_contiguous():
+def _make_decoded(ids: Tensor, codes: Tensor, step: Tensor) -> Tensor:
+    held = codes.dtype in (torch.int8, torch.int16) and codes.is_contiguous()
+    if not (held and _serves(step) and _reaches(ids, codes, step)):
         return _rows.decoded(ids, codes, step)
     out = step.new_empty((len(ids), codes.shape[1]))
     config = {"bytes": codes.element_size(), "step_by_row": len(step) > 1}
@@ -288,9 +298,14 @@ def _decoded(ids: Tensor, codes: Tensor, step: Tensor) -> Tensor:
     return out
 
 
-@_decoded.register_fake
 def _fake_decoded(ids: Tensor, codes: Tensor, step: Tensor) -> Tensor:
     return step.new_empty((ids.shape[0], codes.shape[1]))
+
+
+_decoded: Any = torch.library.custom_op(
+    "embstore::decoded", _make_decoded, mutates_args=(), schema="(Tensor ids, Tensor codes, Tensor step) -> Tensor"
+)
+_decoded.register_fake(_fake_decoded)
 
 
 def decoded(ids: Tensor, codes: Tensor, step: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Rows of trainable methods, and the gradients of their weights, by torch's own operations: what operators fall back to.
+"""Rows of trainable methods and the gradients of their weights by torch's own operations: what operators fall back to.
 
 Every kind has a `rows` and a `gradients`; both take ids (n,), int64 and in range, the weights, tensors that are not
 trained, and settings. The forward chain, differentiated by autograd, is what `gradients` has the bits of on the CPU.
@@ -63,9 +63,9 @@ def compo_gradients(
         grads = [grad] * len(shapes)
     else:
         parts = [nn.functional.embedding(d, table) for d, table in zip(found, tables, strict=True)]
-        before = [parts[0]]
-        for part in parts[1:-1]:
-            before.append(before[-1] * part)
+        before: list[Tensor] = []  # products of what comes before each part but the first
+        for part in parts[:-1]:
+            before.append(before[-1] * part if before else part)
         grads = []
         for part, left in zip(parts[:0:-1], before[::-1], strict=True):
             grads.insert(0, grad * left)

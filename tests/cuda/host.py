@@ -27,6 +27,12 @@ class HostDriver(Driver):
     def bind(self, method: str, config: Any, shape: Any, rows: Any, shared: Any, device: int) -> Any:
         return extension().DeviceTable(method, config, *shape, dict(rows), dict(shared), -1)
 
+    def encode(self, method: str, *arguments: Any) -> None:
+        *given, device, stream = arguments
+        self.check(device)
+        self.streams.append(stream)
+        super().encode(method, *given, -1, stream)
+
     def device_of(self, address: int) -> int:
         for start, (device, nbytes, _) in self.held.items():
             if start <= address < start + nbytes:

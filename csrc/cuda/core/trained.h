@@ -10,9 +10,9 @@
 
 namespace embstore::cuda {
 
-// Weights as their owner has them: dense, aligned to their own type and no further, with nothing behind them. Of weights
-// that are not trained, and in the forward direction, the gradient is null; of weights whose values the backward
-// direction does not need, the values are.
+// Weights as their owner has them: dense, aligned to their own type and no further, with nothing behind them. Of
+// weights that are not trained, and in the forward direction, the gradient is null; of weights whose values the
+// backward direction does not need, the values are.
 struct Weights {
   const uint8_t* values = nullptr;
   float* gradient = nullptr;

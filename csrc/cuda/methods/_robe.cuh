@@ -20,8 +20,7 @@ struct RobePlaces {
   bool sign;
   uint64_t factors[6] = {};  // B, C, D of the offsets, B', C', D' of the signs
 
-  explicit RobePlaces(const Params& p)
-      : size(p.integer("size", 1)), sign(p.integer("sign", 0) != 0) {
+  explicit RobePlaces(const Params& p) : size(p.integer("size", 1)), sign(p.integer("sign", 0) != 0) {
     const int64_t length = p.integer("chunk", 1);
     if (length < 1 || size < length || size > int64_t(kPrime))
       throw std::invalid_argument("the pool must hold a chunk, and at most 2038074743 values");

@@ -54,7 +54,8 @@ struct Codes {
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
       if (k >= n) continue;
-      const float code = bytes == 1 ? float(int8_t(read<uint8_t>(from + k))) : float(int16_t(read<uint16_t>(from + 2 * k)));
+      const float code =
+          bytes == 1 ? float(int8_t(read<uint8_t>(from + k))) : float(int16_t(read<uint16_t>(from + 2 * k)));
       v[k] = code * at.step;
     }
   }

@@ -1,6 +1,5 @@
 // Runs of a pool of values, which other rows share: see csrc/cuda/methods/_robe.cuh.
 #include "cuda/methods/_robe.cuh"
-
 #include "cuda/skeletons/trained.cuh"
 
 namespace embstore::cuda {
@@ -18,7 +17,8 @@ struct Robe {
         places(c.params),
         pool(c.values<float>("pool", places.size)),
         gradient(c.gradient("pool", places.size)) {
-    for (int k = 0; k < 6; ++k) places.factors[k] = uint64_t(c.params.integer(("factor" + std::to_string(k)).c_str(), 0));
+    for (int k = 0; k < 6; ++k)
+      places.factors[k] = uint64_t(c.params.integer(("factor" + std::to_string(k)).c_str(), 0));
   }
 
   EMBSTORE_HD Place place(int64_t id) const { return places.place(id); }

@@ -60,7 +60,7 @@ EMBSTORE_HD void stop() {
 
 template <class F, bool Backward>
 struct TrainedTask {
-  static constexpr int kThreads = cuda::kThreads, kBlocks = 4, kColumns = 4;
+  static constexpr int kThreads = cuda::kThreads, kBlocks = Backward ? 3 : 4, kColumns = 4;
   F f;
   const int64_t* ids;
   const float* given;  // the gradient of rows
