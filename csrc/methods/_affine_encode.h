@@ -39,13 +39,14 @@ class BlockEncoder {
   Step fit(const float* x, int64_t n) {
     n_ = n;
     padded_ = (n + kLanes - 1) / kLanes * kLanes;
-    for (int64_t j = 0; j < n; ++j) x_[size_t(j)] = x[j];
-    for (int64_t j = n; j < padded_; ++j) x_[size_t(j)] = x[0];
+    float* const own = x_.data();  // for all that the compiler knows, storing a float may move a member
+    for (int64_t j = 0; j < n; ++j) own[j] = x[j];
+    for (int64_t j = n; j < padded_; ++j) own[j] = x[0];
     for (int l = 0; l < kLanes; ++l) last_[l] = l < n - (padded_ - kLanes) ? 1.0f : 0.0f;
     float least = x[0], most = x[0];
     Lanes low = spread(x[0]), high = low, taint = spread(0);
     for (int64_t j = 0; j < padded_; j += kLanes) {
-      const Lanes v = lanes(&x_[size_t(j)]);
+      const Lanes v = lanes(own + j);
       low = v < low ? v : low;
       high = v > high ? v : high;
       taint = taint + v * 0.0f;
@@ -64,11 +65,13 @@ class BlockEncoder {
   // Codes of the block last fitted, one a float.
   const float* encode(Step step) {
     const Lanes offset = spread(step.offset), inverse = spread(Steps::inverse(step.scale));
-    for (int64_t j = 0; j < padded_; j += kLanes) {
-      const Lanes c = Steps::quantize(lanes(&x_[size_t(j)]), offset, inverse);
-      std::memcpy(&codes_[size_t(j)], &c, sizeof c);
+    const float* const own = x_.data();
+    float* const codes = codes_.data();
+    for (int64_t j = 0, end = padded_; j < end; j += kLanes) {
+      const Lanes c = Steps::quantize(lanes(own + j), offset, inverse);
+      std::memcpy(codes + j, &c, sizeof c);
     }
-    return codes_.data();
+    return codes;
   }
 
   // As encode, for a step that was not fitted.
