@@ -2,8 +2,9 @@
 
 Builds the extensions in place, runs the tests marked `gpu` on fresh random inputs, runs compute-sanitizer over a small
 set where it is installed, measures the device's own copy bandwidth, times every kernel beside the bytes it must move,
-int8 bags beside `torch.nn.functional.embedding_bag`, and tables kept in part on the device or shared out to several.
-Writes gpu_check.json and gpu_check.txt; prints the table.
+int8 bags beside `torch.nn.functional.embedding_bag`, tables kept in part on the device or shared out to several, rows in
+training with their gradients beside torch's own chain of operations, and encoding. Writes gpu_check.json and
+gpu_check.txt; prints the table.
 Exit status: 0 when all was well, 1 when a check failed, 2 without a GPU. Needs nvcc and numpy; CuPy or PyTorch
 for timing; no more of embstore's own dependencies than opening a table does.
 """
@@ -96,6 +97,10 @@ class Clock:
             return self.cupy.random.standard_normal(shape, dtype=self.cupy.float32)
         self.torch.manual_seed(seed)
         return self.torch.randn(shape, device="cuda")
+
+    def rows(self, shape: tuple[int, ...], seed: int) -> Any:
+        """Normal values on the device."""
+        return self.normal(shape, seed)
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
         if self.cupy is not None:
@@ -216,8 +221,7 @@ def beside_torch(quick: bool, clock: Clock) -> dict[str, Any] | None:
     table, n = big_table("int8", {}, rows), rows
     sets = [torch.randint(0, n, (bags, LENGTH), device="cuda") for _ in range(3)]
     found: dict[str, Any] = {"rows": n, "bags": bags, "length": LENGTH}
-    timer = Clock.__new__(Clock)
-    timer.cupy, timer.torch = None, torch
+    timer = of_torch(torch)
     with table.to("cuda") as gpu:
         out = torch.empty((bags, DIM), device="cuda")
         found["int8"] = timer.seconds([lambda ids=ids: gpu.bag(ids, out=out) for ids in sets], repeats)
@@ -295,8 +299,7 @@ def searches(quick: bool, clock: Clock) -> Iterator[dict[str, Any]]:
         return
     if not torch.cuda.is_available():
         return
-    timer = Clock.__new__(Clock)
-    timer.cupy, timer.torch = None, torch
+    timer = of_torch(torch)
     weight = torch.randn((rows, DIM), device="cuda").half()
     given = [torch.randn((queries, DIM), device="cuda").half() for _ in range(3)]
     seconds = timer.seconds([lambda q=q: torch.topk(q @ weight.T, k, dim=1) for q in given], 5 if quick else 15)
@@ -306,11 +309,19 @@ def searches(quick: bool, clock: Clock) -> Iterator[dict[str, Any]]:
     }  # fmt: skip
 
 
+def of_torch(torch: Any) -> Clock:
+    """A clock of PyTorch's events, whatever else there is."""
+    timer = Clock.__new__(Clock)
+    timer.cupy, timer.torch = None, torch
+    return timer
+
+
 def sanitized() -> None:
     """The small set that compute-sanitizer watches: every method and every way to call it, once."""
     import numpy as np
     from pair import Pair
 
+    from bench import gpu_training
     from embstore import registry
     from embstore.cuda import driver
 
@@ -337,11 +348,14 @@ def sanitized() -> None:
             gpu.refill()
             gpu.bag(ids.reshape(50, 10))
             gpu.search(np.ones((3, DIM), np.float32), 5)
+    gpu_training.sanitized(Clock())
     print("sanitized set: done")
 
 
 def table_of_results(result: dict[str, Any]) -> list[str]:
     """What is printed last and written to gpu_check.txt."""
+    from bench import gpu_training
+
     device, lines = result["device"], []
     lines.append(f"{device['name']}, copies {result['copy_bytes_per_second'] / 1e9:.0f} GB/s, {result['date']}")
     for name, step in result["steps"].items():
@@ -373,6 +387,7 @@ def table_of_results(result: dict[str, Any]) -> list[str]:
             f"split, int8 on devices {row['devices']}: {row['ids'] / row['lookup_seconds'] / 1e6:.0f} Mids/s looked "
             f"up, 100 queries over {row['rows']:,} rows {row['search_seconds'] * 1e3:.2f} ms"
         )
+    lines += gpu_training.lines(result)
     torch = result["beside_torch"]
     if torch is not None:
         lines.append(
@@ -406,6 +421,7 @@ def main() -> int:
             return 1
     from pair import why_no_device
 
+    from bench import gpu_training
     from embstore.cuda.driver import Driver
 
     why = why_no_device()
@@ -433,6 +449,8 @@ def main() -> int:
         "searches": list(searches(given.quick, clock)),
         "caches": list(caches(given.quick, clock)),
         "split": list(split_tables(given.quick, clock)),
+        "trainings": list(gpu_training.trainings(given.quick)),
+        "encodings": list(gpu_training.encodings(given.quick, bandwidth, clock)),
     }
     lines = table_of_results(result)
     (given.out / "gpu_check.json").write_text(json.dumps(result, indent=1) + "\n")

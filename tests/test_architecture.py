@@ -45,7 +45,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     # Table.search and its kin are functions of the search room.
     "table": ONLINE | {"search", "arguments", "cuda"},
     # Table.to is a function of the cuda room.
-    "cuda": ONLINE | {"arguments", "search", "budgets"},
+    # Rows that lie on a device are compressed there.
+    "cuda": ONLINE | {"table", "arguments", "search", "budgets", "sampling", "compression"},
     "table_set": ONLINE | {"table"},
     "compression": ONLINE | {"transforms", "table", "sampling", "budgets", "_pump"},
     "search": ONLINE | {"table", "optional"},
@@ -56,7 +57,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "compare": ONLINE | {"table", "compression", "sampling"},
     "advice": ONLINE | {"table", "compression", "compare", "sampling", "budgets"},
     "nn": {"errors", "arrays", "method", "methods", "registry", "pipeline", "table", "table_set", "compression"}
-    | {"budgets"},
+    # Rows and gradients on a device.
+    | {"budgets", "cuda"},
     "cli": ONLINE
     | {"transforms", "table", "table_set", "compression", "search", "report", "export", "compare", "exchange"}
     | {"advice"},

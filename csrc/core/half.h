@@ -1,23 +1,25 @@
-// IEEE half floats in plain integers: the same result on every machine and instruction set.
+// IEEE half floats and bfloat16 in plain integers: the same result on every machine, instruction set and device.
 #pragma once
 #include <cstdint>
 #include <cstring>
 
+#include "core/both.h"
+
 namespace embstore::EMBSTORE_ISA {
 
-inline float bits_to_float(uint32_t bits) {
+EMBSTORE_BOTH float bits_to_float(uint32_t bits) {
   float value;
   std::memcpy(&value, &bits, 4);
   return value;
 }
 
-inline uint32_t float_to_bits(float value) {
+EMBSTORE_BOTH uint32_t float_to_bits(float value) {
   uint32_t bits;
   std::memcpy(&bits, &value, 4);
   return bits;
 }
 
-inline float half_to_float(uint16_t half) {
+EMBSTORE_BOTH float half_to_float(uint16_t half) {
   const uint32_t sign = uint32_t(half & 0x8000) << 16;
   const uint32_t rest = half & 0x7fff;
   if (rest >= 0x7c00)
@@ -28,7 +30,7 @@ inline float half_to_float(uint16_t half) {
 }
 
 // Round to nearest, ties to even.
-inline uint16_t float_to_half(float value) {
+EMBSTORE_BOTH uint16_t float_to_half(float value) {
   const uint32_t bits = float_to_bits(value);
   const uint16_t sign = uint16_t((bits >> 16) & 0x8000);
   const uint32_t rest = bits & 0x7fffffff;
@@ -38,6 +40,13 @@ inline uint16_t float_to_half(float value) {
   // Subnormal halves: adding 0.5 leaves the rounded multiple of 2^-24 in the low mantissa bits.
   const float shifted = bits_to_float(rest) + 0.5f;
   return uint16_t(sign | (float_to_bits(shifted) - 0x3f000000));
+}
+
+// The upper half of a float, rounded to nearest, ties to even; a NaN stays one.
+EMBSTORE_BOTH uint16_t float_to_bfloat16(float value) {
+  const uint32_t bits = float_to_bits(value);
+  if ((bits & 0x7fffffff) > 0x7f800000) return uint16_t((bits >> 16) | 0x40);
+  return uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
 }  // namespace embstore::EMBSTORE_ISA

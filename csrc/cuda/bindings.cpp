@@ -5,8 +5,10 @@
 #include <nanobind/stl/vector.h>
 
 #include "cuda/core/device.h"
+#include "cuda/core/encode.h"
 #include "cuda/core/kernel.h"
 #include "cuda/core/placement.h"
+#include "cuda/core/trained.h"
 #include "cuda/core/transform.h"
 #include "cuda/search/search.h"
 
@@ -22,6 +24,16 @@ using HostBytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::devi
 template <class T>
 T* pointer(uint64_t address) {
   return reinterpret_cast<T*>(uintptr_t(address));
+}
+
+// Names to (bytes of a row, address).
+std::map<std::string, cuda::Rows> rows_of(const nb::dict& arrays) {
+  std::map<std::string, cuda::Rows> rows;
+  for (auto [name, value] : arrays) {
+    const auto pair = nb::cast<nb::tuple>(value);
+    rows[nb::cast<std::string>(name)] = {pointer<uint8_t>(nb::cast<uint64_t>(pair[1])), nb::cast<int64_t>(pair[0])};
+  }
+  return rows;
 }
 
 // Names to (bytes on the host, address).
@@ -236,6 +248,50 @@ void select_own(int device, uint64_t ids, bool wide, int64_t n, int64_t first, i
   call.out = pointer<uint8_t>(out);
   call.row_bytes = row_bytes;
   cuda::select_rows(call, cuda::target_of(device, pointer<void>(stream)));
+// Rows of floats to the rows arrays of a method: see core/encode.h. `out` and `shared` are as those of a DeviceTable.
+void encode(const std::string& method, const nb::dict& config, uint64_t rows, int64_t n, int64_t dim, bool keep,
+            const nb::dict& out, const nb::dict& shared, uint64_t fault, int device, uint64_t stream) {
+  const cuda::EncodeFunction function = cuda::find_encoder(method);
+  if (function == nullptr) throw nb::key_error(method.c_str());
+  if (dim < 1 || dim > INT32_MAX / 64) throw nb::value_error("rows are too wide for a device");
+  cuda::EncodeCall call;
+  call.rows = pointer<const float>(rows);
+  call.n = n;
+  call.dim = dim;
+  call.params = params_of(config);
+  call.out = rows_of(out);
+  call.shared = shared_of(shared);
+  call.keep = keep;
+  call.fault = pointer<cuda::Fault>(fault);
+  nb::gil_scoped_release unlocked;
+  cuda::OnDevice on(device);
+  function(call, cuda::target_of(device, pointer<void>(stream)));
+}
+
+// Rows of a kind of weights in training, or their gradient: see core/trained.h. weights: name to (address of the
+// values, their bytes, address of the gradient), 0 for none.
+void trained(const std::string& kind, const nb::dict& config, int64_t num_embeddings, int64_t dim,
+             const nb::dict& weights, uint64_t ids, int64_t n, uint64_t rows, bool backward, int device,
+             uint64_t stream) {
+  const cuda::TrainedFunction function = cuda::find_trained(kind);
+  if (function == nullptr) throw nb::key_error(kind.c_str());
+  cuda::TrainedCall call;
+  call.num_embeddings = num_embeddings;
+  call.dim = dim;
+  call.params = params_of(config);
+  for (auto [name, value] : weights) {
+    const auto three = nb::cast<nb::tuple>(value);
+    call.weights[nb::cast<std::string>(name)] = {pointer<const uint8_t>(nb::cast<uint64_t>(three[0])),
+                                                 pointer<float>(nb::cast<uint64_t>(three[2])),
+                                                 nb::cast<int64_t>(three[1])};
+  }
+  call.ids = pointer<const int64_t>(ids);
+  call.n = n;
+  call.rows = pointer<float>(rows);
+  call.backward = backward;
+  nb::gil_scoped_release unlocked;
+  cuda::OnDevice on(device);
+  function(call, cuda::target_of(device, pointer<void>(stream)));
 }
 
 nb::dict found() {
@@ -347,6 +403,13 @@ NB_MODULE(_cuda, m) {
           nb::arg("to"), nb::arg("from_"))
       .def("finish", &cuda::Uploader::finish, nb::call_guard<nb::gil_scoped_release>());
   m.def("methods", &cuda::methods);
+  m.def("has_encoder", [](const std::string& method) { return cuda::find_encoder(method) != nullptr; });
+  m.def("encoders", &cuda::encoders);
+  m.def("encode", &encode, nb::arg("method"), nb::arg("config"), nb::arg("rows"), nb::arg("n"), nb::arg("dim"),
+        nb::arg("keep"), nb::arg("out"), nb::arg("shared"), nb::arg("fault"), nb::arg("device"), nb::arg("stream"));
+  m.def("trained", &trained, nb::arg("kind"), nb::arg("config"), nb::arg("num_embeddings"), nb::arg("dim"),
+        nb::arg("weights"), nb::arg("ids"), nb::arg("n"), nb::arg("rows"), nb::arg("backward"), nb::arg("device"),
+        nb::arg("stream"));
   m.def("has_kernel", [](const std::string& method) { return cuda::find_method(method) != nullptr; });
   m.def("has_transform", [](const std::string& id) { return cuda::find_transform(id) != nullptr; });
   m.def("found", &found);

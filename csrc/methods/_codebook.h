@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "core/half.h"
+#include "methods/_codebook_code.h"
 #include "skeletons/row_decode.h"
 
 namespace embstore::EMBSTORE_ISA {
@@ -85,7 +86,6 @@ std::unique_ptr<Kernel> codebook_kernel(const TableView& t) {
   return std::make_unique<RowKernel<CodebookDecode<T>>>(CodebookDecode<T>(t));
 }
 
-// Code = number of midpoints below the value; `midpoints` has one entry less than the table.
 template <class T>
 void codebook_encode(const EncodeJob& job, int64_t first, int64_t last) {
   const int64_t dim = job.embedding_dim, block_size = job.params.integer("block_size", dim);
@@ -134,12 +134,9 @@ void codebook_encode(const EncodeJob& job, int64_t first, int64_t last) {
           scale = bad ? 0.0f : stored;
         }
       }
-      // Dividing rather than multiplying by the inverse: a subnormal scale has no finite inverse.
       for (int64_t k = 0; k < n; ++k) {
-        const float t = scale > 0.0f ? x[k] / scale : 0.0f;
-        int code = 0;
-        for (int step = T::kTable / 2; step > 0; step /= 2) code += midpoints[code + step - 1] < t ? step : 0;
-        buffer[size_t(k)] = uint8_t(code);
+        const float t = codebook_value(x[k], scale);
+        buffer[size_t(k)] = uint8_t(codebook_code<T::kTable>(midpoints, t));
       }
       T::put(codes + i * code_bytes, j, buffer.data(), n);
     });

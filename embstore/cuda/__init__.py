@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from .placed import Residency as Residency
 from .split import SplitTable as SplitTable
+from .encoder import encode as encode
 from .table import GpuTable as GpuTable
 from .take import to_device as to_device
 
-__all__ = ["GpuTable", "Residency", "SplitTable", "to_device"]
+__all__ = ["GpuTable", "Residency", "SplitTable", "encode", "to_device"]

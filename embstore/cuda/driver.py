@@ -156,6 +156,23 @@ class Driver:
         return device
 
     @_refusals
+    def encode(
+        self,
+        method: str,
+        config: dict[str, Any],
+        rows: int,
+        shape: tuple[int, int],
+        keep: bool,
+        out: Mapping[str, tuple[int, int]],
+        shared: Mapping[str, tuple[Bytes, int]],
+        fault: int,
+        device: int,
+        stream: int,
+    ) -> None:
+        """Float32 rows at an address to the rows arrays of a method; arrays as those of `bind`."""
+        extension().encode(method, config, rows, *shape, keep, dict(out), dict(shared), fault, device, stream)
+
+    @_refusals
     def facts(self, device: int) -> dict[str, Any]:
         """The device's name, capability, multiprocessors and sizes."""
         found: dict[str, Any] = extension().facts(device)

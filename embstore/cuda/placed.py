@@ -50,8 +50,17 @@ class Residency:
 class Placed:
     """A resolved method's arrays on a device, each in one piece, until `close`.
 
-    Arrays are copied shard by shard: the host never holds the table a second time.
+    Arrays are copied shard by shard: the host never holds the table a second time. Without shards the rows arrays are
+    left for a kernel to fill.
+
+    Attributes
+    ----------
+    rows : (bytes of a row, address) of each rows array of the method.
+    shared : (bytes on the host, address) of its shared arrays, and of what its kernels need besides.
     """
+
+    rows: dict[str, tuple[int, int]]
+    shared: dict[str, tuple[Bytes, int]]
 
     def __init__(
         self,
@@ -97,7 +106,9 @@ class Placed:
         bind = functools.partial(self._driver.bind, method.id, method.config(), size)
         self._check(specs, shape.num_embeddings, lambda rows: bind(rows, _nowhere(constants), self.device, _SOMEWHERE))
         rows, slots = self._place_rows(specs, shape.num_embeddings, shards)
-        return bind(rows, self._place(constants), self.device, slots, self.part)
+        self.rows = {name: (each.row_nbytes, each.address) for name, each in rows.items()}
+        self.shared = self._place(constants)
+        return bind(rows, self.shared, self.device, slots, self.part)
 
     def _check(self, specs: Sequence[ArraySpec], n: int, bind: Callable[[dict[str, Placing]], Bound]) -> None:
         """Refuse what cannot be placed before anything is; `bind` tries to over arrays that are nowhere."""
@@ -163,6 +174,11 @@ class Placed:
         self._memory.append(address)
         self.nbytes += nbytes + PADDING
         return address
+
+    @property
+    def closed(self) -> bool:
+        """Whether the memory was given back."""
+        return not self._memory
 
     def close(self) -> None:
         """Give the memory back; the kernels must not be used any more."""

@@ -40,8 +40,12 @@ class GpuTable(DeviceRows):
         driver: Driver,
         plan: CachePlan | None = None,
         part: tuple[int, int] | None = None,
+        placed: Placed | None = None,
     ) -> None:
-        """`plan` : what is kept on the device, by default all. `part` : the rows it has, which ids then must be of."""
+        """`plan` : what is kept on the device, by default all. `part` : the rows it has, which ids then must be of.
+
+        `placed` : all of the table's arrays, where they are on the device already; closed with this.
+        """
         method = table._method
         if not has_kernel(method.id):
             raise ConfigError(
@@ -58,14 +62,16 @@ class GpuTable(DeviceRows):
         self._table, self._driver, self._device = table, driver, device
         self._part = part or (0, table.num_embeddings)
         arrays = (method, stored.shape, stored.shards, stored.shared)
-        self._placed: Placed | None = (
-            Placed(driver, device, *arrays, part) if plan is None else Cached(driver, device, *arrays, plan)
-        )
+        if placed is None and plan is None:
+            placed = Placed(driver, device, *arrays, part)
+        elif placed is None:
+            placed = Cached(driver, device, *arrays, plan)
+        self._placed: Placed | None = placed
         fault = fault_bytes()
         try:
             self._fault = driver.allocate(device, fault.nbytes)
         except BaseException:
-            self._placed.close()
+            placed.close()
             raise
         driver.copy_in(device, self._fault, fault, 0)
         driver.synchronize(device)

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from ._create import embedding, names
+from ._ops import use_fused
 from .base import CompressedEmbedding, Stage
 from .fields import FieldEmbedding
 from .matryoshka import matryoshka_loss
@@ -23,4 +24,5 @@ __all__ = [
     "embedding",
     "matryoshka_loss",
     "names",
+    "use_fused",
 ]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..errors import BudgetError
 from ..method import Method, RowMethod, nbytes
 from ..methods._affine import AffineMethod
+from . import _ops
 from ._quantized import Codes, QuantizedRows
 from .base import Asked, CompressedEmbedding, array
 
@@ -60,7 +61,9 @@ class LowPrecision(CompressedEmbedding):
     def rows(self, ids: Tensor) -> Tensor:
         if not torch.compiler.is_compiling():
             self.store.settle()
-        return nn.functional.embedding(ids, self.weight, sparse=bool(self.option["sparse"]))
+        if self.option["sparse"]:
+            return nn.functional.embedding(ids, self.weight, sparse=True)
+        return _ops.codes(ids, [self.weight], [], self.num_embeddings)
 
     def after_step(self, step: int) -> None:
         self.store.settle()

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from . import _ops
+
 aten = torch.ops.aten
 
 
@@ -59,8 +61,7 @@ class Codes:
         """Float rows (of `ids`) as stored, what is pending left out."""
         if ids is None:
             return self.codes.to(self.step.dtype) * self.step
-        flat = ids.reshape(-1)
-        rows = self.codes.index_select(0, flat).to(self.step.dtype) * self.step_of(flat)
+        rows = _ops.decoded(ids.reshape(-1), self.codes, self.step)
         return rows.reshape(*ids.shape, rows.shape[1])
 
     def rows(self, ids: Tensor) -> Tensor:
@@ -141,6 +142,8 @@ class QuantizedRows(torch.Tensor):
     ) -> Any:
         kwargs = kwargs or {}
         first = args[0]
+        if func is _ops.codes.overload:
+            return args[1][0].store.decode(first)
         if isinstance(first, QuantizedRows):
             store = first.store
             if func in (aten.detach.default, aten.alias.default):

@@ -7,11 +7,11 @@ from typing import Any, ClassVar, cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import ConfigError
 from ..methods.adapt import Adapt as AdaptMethod
-from ._hashing import reduce, scramble
+from . import _ops, _rows
 from ._signs import SignedEmbedding
 from .base import array
 
@@ -38,22 +38,12 @@ class Adapt(SignedEmbedding):
             self.register_buffer("map", torch.from_numpy(method.map_of(self.shape, hot_ids).astype(dtype)))
 
     def rows(self, ids: Tensor) -> Tensor:
-        at = self._places(ids)
-        rows = nn.functional.embedding(at, self._read(self.table))
-        return signed_cold(self, rows, ids, at) if self._signed else rows
-
-    def _places(self, ids: Tensor) -> Tensor:
-        """The stored row of each id."""
         method = cast(AdaptMethod, self.method)
-        if method.map == "table":
-            return cast(Tensor, self.map)[ids]
-        hot = method.rows[0]
-        shared = cold_rows(method, ids)
-        if hot == 0:
-            return shared
-        hot_ids = cast(Tensor, self.hot_ids)
-        at = torch.searchsorted(hot_ids, ids.contiguous()).clamp_(max=hot - 1)
-        return torch.where(hot_ids[at] == ids, at, shared)
+        by_map, (hot, cold) = method.map == "table", method.rows
+        where: Any = self.map if by_map else self.hot_ids
+        fixed = [where, cast(Tensor, self.signs)] if self._signed else [where]
+        settings = (by_map, hot, cold, method.seed, self._signed)
+        return _ops.adapt(ids, [self._read(self.table)], fixed, self.num_embeddings, *settings)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         method = cast(AdaptMethod, self.method)
@@ -67,11 +57,10 @@ class Adapt(SignedEmbedding):
 
 def cold_rows(method: AdaptMethod, ids: Tensor) -> Tensor:
     """The stored row that each id has where it is not hot, without a map of all ids."""
-    hot, cold = method.rows
-    return hot + (ids % cold if method.sign else reduce(scramble(ids, method.seed), cold))
+    return _rows.cold_rows(ids, *method.rows, method.seed, method.sign)
 
 
 def signed_cold(module: SignedEmbedding, rows: Tensor, ids: Tensor, at: Tensor) -> Tensor:
     """Rows of `ids`, which lie at `at`, with the signs of those that are cold."""
-    hot, cold = cast(AdaptMethod, module.method).rows
-    return module._with_signs(rows, torch.where(at < hot, 0, ids // cold))
+    signs, method = cast(Tensor, module.signs), cast(AdaptMethod, module.method)
+    return rows * _rows.cold_signs(signs, ids, at, *method.rows)

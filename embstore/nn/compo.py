@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -12,7 +11,9 @@ from torch import Tensor, nn
 
 from ..methods._signs import signs
 from ..methods.compo import Compo as CompoMethod
+from . import _ops
 from ._coded import CodedTables
+from ._rows import digits
 from .base import array
 
 
@@ -43,33 +44,21 @@ class Compo(CodedTables):
             tables.append(table)
         self.tables = nn.ParameterList(tables)
 
-    def _digits(self, ids: Tensor) -> Iterator[Tensor]:
-        """The rows of each small table that make the rows of ids."""
-        collisions = cast(CompoMethod, self.method).collisions or 1
-        for _ in range(len(self.tables) - 1):
-            yield ids % collisions
-            ids = ids // collisions
-        yield ids
-
     def rows(self, ids: Tensor) -> Tensor:
         method = cast(CompoMethod, self.method)
-        digits = self._digits(ids)
-        parts = [nn.functional.embedding(d, self._read(t)) for d, t in zip(digits, self.tables, strict=True)]
-        if method.op == "concat":
-            return torch.cat(parts, dim=1)
-        value = parts[0]
-        for part in parts[1:]:
-            value = value * part if method.op == "multiply" else value + part
-        return value
+        tables = [self._read(table) for table in self.tables]
+        return _ops.compo(ids, tables, [], self.num_embeddings, method.collisions or 1, method.op)
 
     def logits(self, hidden: Tensor, ids: Tensor) -> Tensor:
         """Of sums and concatenations: sums of products with the small tables, each product made once a block."""
-        if cast(CompoMethod, self.method).op == "multiply":
+        method = cast(CompoMethod, self.method)
+        if method.op == "multiply":
             return super().logits(hidden, ids)
         tables = [self._read(table) for table in self.tables]
         widths = [table.shape[1] for table in tables]
         states = hidden.split(widths, dim=1) if sum(widths) == hidden.shape[1] else [hidden] * len(widths)
-        terms = [(h @ t.T)[:, d] for h, t, d in zip(states, tables, self._digits(ids), strict=True)]
+        found = digits(ids, method.collisions or 1, len(tables))
+        terms = [(h @ t.T)[:, d] for h, t, d in zip(states, tables, found, strict=True)]
         return sum(terms[1:], terms[0])
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:

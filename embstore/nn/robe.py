@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any, ClassVar, cast
 
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
-from ..methods.robe import PRIME
 from ..methods.robe import Robe as RobeMethod
+from . import _ops
 from ._coded import F32, CodedEmbedding
 from .base import array
 
@@ -34,18 +33,8 @@ class Robe(CodedEmbedding):
 
     def rows(self, ids: Tensor) -> Tensor:
         method = cast(RobeMethod, self.method)
-        chunk, dim = method.chunk or 1, self.embedding_dim
-        b, c, d, b_sign, c_sign, d_sign = self._factors
-        x = (ids % PRIME)[:, None]
-        first = (x * b + (torch.arange(-(-dim // chunk), device=ids.device) * c + d)) % PRIME % method.starts()
-        at = (first[:, :, None] + torch.arange(chunk, device=ids.device)).flatten(1)[:, :dim]
-        if method.wrap:
-            at = at % len(self.pool)
-        values = self._read(self.pool).index_select(0, at.reshape(-1)).reshape(-1, dim)
-        if not method.sign:
-            return values
-        odd = (x * b_sign + (torch.arange(dim, device=ids.device) * c_sign + d_sign)) % PRIME & 1
-        return values * (2 * odd - 1).to(values.dtype)
+        settings = (self.embedding_dim, method.chunk or 1, method.wrap, method.sign, self._factors)
+        return _ops.robe(ids, [self._read(self.pool)], [], self.num_embeddings, *settings)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         return cast(RobeMethod, self.method).encode_pool(array(self.pool))

@@ -32,6 +32,12 @@ class HostDriver(Driver):
     def target(self, device: int) -> int:
         return -1
 
+    def encode(self, method: str, *arguments: Any) -> None:
+        *given, device, stream = arguments
+        self.check(device)
+        self.streams.append(stream)
+        super().encode(method, *given, -1, stream)
+
     def device_of(self, address: int) -> int:
         for start, (device, nbytes, _) in self.held.items():
             if start <= address < start + nbytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -17,9 +18,11 @@ if not driver.built():
     pytest.skip("embstore._cuda was not built: nvcc was not found, or EMBSTORE_CUDA=off", allow_module_level=True)
 
 from host import HostDriver
+from test_gpu_table import OnDevice
 
+import embstore.cuda.encoder
 import embstore.cuda.take
-from bench import gpu_check
+from bench import gpu_check, gpu_training
 from embstore.cuda.array import DeviceArray
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +40,7 @@ def test_without_a_gpu_it_says_so() -> None:
 def host(monkeypatch: pytest.MonkeyPatch) -> HostDriver:
     found = HostDriver()
     monkeypatch.setitem(sys.modules, "cupy", None)
-    for module in (embstore.cuda.take, driver):
+    for module in (embstore.cuda.take, embstore.cuda.encoder, driver):
         monkeypatch.setattr(module, "Driver", lambda: found)
     return found
 
@@ -56,6 +59,9 @@ class FakeClock:
 
     def normal(self, shape: tuple[int, ...], seed: int) -> Any:
         return np.random.default_rng(seed).standard_normal(shape, np.float32)
+
+    def rows(self, shape: tuple[int, ...], seed: int) -> Any:
+        return OnDevice(self.host, self.normal(shape, seed))
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
         return DeviceArray(self.host, 0, shape, dtype, 0)
@@ -91,12 +97,14 @@ def test_every_kernel_is_timed(host: HostDriver, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(driver.extension(), "found", lambda: {"devices": 1})
     split = list(gpu_check.split_tables(True, FakeClock(host)))
     assert [row["devices"] for row in split] == [[0], [0, 0]]
+    encodings = list(gpu_training.encodings(True, 1e9, FakeClock(host)))
+    assert encodings[3]["bytes"] == (1 << 14) * (512 + 132)
+    monkeypatch.setattr(gpu_training, "TRAINED", [("compo", {"budget": 0.1}), ("int8", {})])
+    trainings = of_trainings(host, monkeypatch)
     step = {"status": 0, "seconds": 1.0}
     result = {
         "device": {"name": "X"}, "copy_bytes_per_second": 1e9, "date": "2026-01-01", "timings": rows,
-        "searches": searches,
-        "caches": caches,
-        "split": split,
+        "searches": searches, "caches": caches, "split": split, "trainings": trainings, "encodings": encodings,
         "steps": {"tests": step, "memcheck": step | {"status": 9}},
         "beside_torch": {"times_float32": 3.0, "times_float16": 1.5},
     }  # fmt: skip
@@ -106,10 +114,34 @@ def test_every_kernel_is_timed(host: HostDriver, monkeypatch: pytest.MonkeyPatch
     assert "search, int8, in integers: 100 queries over 262,144 rows, k 10: 1.00 ms" in lines
     assert "cache, int8: 100% of 3,000 rows on the device, 100% of ids hit: 33 Mids/s" in lines
     assert "split, int8 on devices [0, 0]: 33 Mids/s looked up, 100 queries over 3,000 rows 1.00 ms" in lines
+    assert "encoding, int8: 16 M rows of 128 a second, 1055% of copy" in lines
+    assert sum("1.00 x" in line and line.startswith("training, ") for line in lines) == len(trainings)
     assert sum("reached" in line for line in lines) == 4
 
 
-def test_the_set_for_the_sanitizer(host: HostDriver, capsys: pytest.CaptureFixture[str]) -> None:
+def of_trainings(host: HostDriver, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Those of modules on the host, whose kernels ran; none without PyTorch."""
+    if importlib.util.find_spec("torch") is None:
+        return []
+    from embstore.cuda import trained
+    from embstore.nn import _ops
+
+    ran: list[str] = []
+    run = trained.run
+    monkeypatch.setattr(_ops, "KERNELS_ON", ["cpu"])
+    monkeypatch.setattr(gpu_training, "DIMS", (9, 16))
+    monkeypatch.setattr(gpu_training, "BATCHES", (300,))
+    monkeypatch.setattr(trained, "run", lambda kind, *args, **more: (ran.append(kind), run(kind, *args, **more)))
+    found = list(gpu_training.trainings(True, FakeClock(host), "cpu"))
+    assert [row["method"] for row in found] == ["compo"] * 2 + ["int8"] * 2
+    assert ran.count("compo") == 2 * 5  # forward, then forward and backward twice
+    return found
+
+
+def test_the_set_for_the_sanitizer(
+    host: HostDriver, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gpu_check, "Clock", lambda: FakeClock(host))
     gpu_check.sanitized()
     assert capsys.readouterr().out == "sanitized set: done\n"
 

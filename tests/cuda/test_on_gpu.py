@@ -326,3 +326,73 @@ def test_scores_in_integers_are_those_of_the_host(name: str, metric: str) -> Non
     with table.to("cuda") as gpu:
         for mine, theirs in zip(scored(gpu, queries, metric), scored(twin, queries, metric), strict=True):
             assert same(mine, theirs)
+@pytest.mark.parametrize("dim", [1, 9, 16, 64, 130])
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("compo", {}), ("compo", {"partitions": 4}), ("compo", {"op": "add"}), ("compo", {"op": "concat"}),
+        ("robe", {}), ("robe", {"wrap": True, "sign": True, "chunk": 5}), ("adapt", {}), ("adapt", {"map": "hot_ids"}),
+        ("int8", {}), ("int16", {}), ("alpt", {}),
+    ],
+)  # fmt: skip
+def test_rows_in_training(name: str, config: Any, dim: int) -> None:
+    """Rows have the bits of torch's operations on the device and on the host; gradients are equal up to rounding."""
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("this PyTorch has no CUDA")
+    import embstore.nn as enn
+    from embstore.nn import _ops
+
+    host = enn.embedding(name, N, dim, counts=np.random.default_rng(0).zipf(1.5, N).astype(np.float64), **config)
+    ids = torch.randint(0, N, (20_000,), generator=torch.Generator().manual_seed(SEED))
+    gradient = torch.randn((20_000, dim), generator=torch.Generator().manual_seed(SEED))
+
+    def both(module: Any, device: str) -> tuple[Any, list[Any]]:
+        module.zero_grad()
+        rows = module(ids.to(device))
+        rows.backward(gradient.to(device))
+        return rows.detach().cpu(), [p.grad.cpu() for p in module.parameters()]
+
+    want, wanted = both(host, "cpu")
+    module = host.to("cuda")
+    assert _ops.fused(*module.parameters())
+    for stream in (torch.cuda.current_stream(), torch.cuda.Stream()):
+        with torch.cuda.stream(stream):
+            rows, gradients = both(module, "cuda")
+        torch.cuda.synchronize()
+        assert torch.equal(rows, want)
+        torch.testing.assert_close(gradients, wanted, rtol=1e-4, atol=1e-4)
+    with enn.use_fused(False):
+        rows, gradients = both(module, "cuda")
+    assert torch.equal(rows, want)
+    torch.testing.assert_close(gradients, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("float32", {}), ("float16", {}), ("bfloat16", {}), ("int16", {}), ("int8", {}), ("int8", {"symmetric": True}),
+        ("int8", {"symmetric": True, "step": 0.5}), ("int4", {}), ("int4", {"block_size": 16, "symmetric": True}),
+        ("int2", {}), ("nf4", {}), ("dynamic8", {}),
+    ],
+)  # fmt: skip
+def test_encoding_has_the_bytes_of_the_host(name: str, config: Any) -> None:
+    from embstore import encoding
+    from embstore.cuda import encode
+    from embstore.testing import make_rows
+
+    cupy = pytest.importorskip("cupy")
+    for dim in (1, 17, 128):
+        rows = make_rows(N, dim, SEED, hostile=False)
+        rows = np.clip(rows, -60, 60)
+        shape = TableShape(N, dim)
+        method = registry.get(name)(**config).resolve(shape)
+        want = encoding.encode(method, {}, np.arange(N, dtype=np.int64), rows)
+        with encode(cupy.asarray(rows), name, **config) as gpu:
+            found = gpu.table._stored.shards[0]
+            for key, array in want.items():
+                assert same(np.asarray(found[key]), array)
+            assert same(on_host(gpu.lookup(IDS)), gpu.table.lookup(IDS))
+    rows[77, 3] = np.nan
+    with pytest.raises(errors.SourceError, match="row 77, column 3"):
+        encode(cupy.asarray(rows), name, **config)

@@ -55,8 +55,9 @@ struct Integers {
   bool wide = true;
 };
 
-// The first wrong id or offset of a call, left by kernels for the next call that synchronizes.
-enum class FaultKind : int32_t { kNone = 0, kId = 1, kOffset = 2 };
+// The first wrong id or offset of a call, or of values to encode the first that is no finite number or that the method
+// cannot hold, left by kernels for the next call that synchronizes.
+enum class FaultKind : int32_t { kNone = 0, kId = 1, kOffset = 2, kNotFinite = 3, kNotHeld = 4 };
 struct Fault {
   uint32_t lock = 0;
   FaultKind kind = FaultKind::kNone;

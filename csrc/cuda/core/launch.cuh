@@ -50,7 +50,8 @@ void launch(const Task& task, const Target& target) {
     std::vector<Line> shared(size_t((bytes + 15) / 16 + 1));
     for (int64_t b = 0; b < blocks; ++b)
       for (int p = 0, phases = task.phases(Grid{b, blocks, 0}); p < phases; ++p)
-        for (int t = 0; t < Task::kThreads; ++t) task.phase(p, Grid{b, blocks, t}, shared[0].bytes);
+        for (int t = 0; t < Task::kThreads; ++t)
+          task.phase(p, Grid{b, blocks, t}, reinterpret_cast<uint8_t*>(shared.data()));
     return;
   }
   if (bytes > 48 << 10)

@@ -1,12 +1,10 @@
 #include "cuda/methods/_gather.cuh"
-#include "cuda/methods/_integers.cuh"
 #include "cuda/methods/_table_rows.cuh"
 #include "cuda/skeletons/row_decode.cuh"
 
 namespace embstore::cuda {
 namespace {
 
-// Value j is negated where pattern AND j has an odd number of bits. Columns are fewer than 2**32.
 struct RowPlace {
   const uint8_t* row;
   uint32_t pattern;
@@ -36,7 +34,7 @@ struct Gather : NoTable {
   }
 
   EMBSTORE_HD Place place(int64_t id) const {
-    const Found found = row_of(id);
+    const GatherPlan::Found found = Own ? GatherPlan::Found{modulo(id, plan.rows), id / plan.rows} : plan.row_of(id);
     const uint8_t* row = table + found.row * row_bytes;
     const uint32_t pattern = plan.sign ? uint32_t(found.pattern) : 0;
     // Adding -0 changes no value.
@@ -60,41 +58,6 @@ struct Gather : NoTable {
 #pragma unroll
       for (int k = 0; k < V; ++k) v[k] = v[k] * at.weight + at.bias;
     }
-  }
-
- private:
-  struct Found {
-    int64_t row, pattern;
-  };
-  EMBSTORE_HD Found row_of(int64_t id) const {
-    if (Own || plan.address == Address::kRemainder) return {modulo(id, plan.rows), id / plan.rows};
-    const uint64_t hashed = scramble(id, plan.seed);
-    if (plan.address == Address::kHash) return {reduce(hashed, plan.rows), int64_t(hashed)};
-    const int64_t cold = plan.rows - plan.hot;
-    int64_t row;
-    if (plan.address == Address::kMap) {
-      row = smaller<int64_t>(read<uint32_t>(plan.where + 4 * id), plan.rows - 1);
-    } else {
-      row = plan.address == Address::kHotIds32 ? search<uint32_t>(id) : search<uint64_t>(id);
-      if (row < 0) row = plan.hot + (plan.sign ? id % cold : reduce(hashed, cold));
-    }
-    return {row, row < plan.hot ? 0 : id / cold};
-  }
-  // Where a hot id stands among them; -1 for another.
-  template <class Id>
-  EMBSTORE_HD int64_t search(int64_t id) const {
-    const auto* ids = reinterpret_cast<const Id*>(plan.where);
-    int64_t found = 0;
-    for (int64_t n = plan.hot; n > 1;) {
-      const int64_t half = n / 2;
-      found = uint64_t(hot_id(ids, found + half)) <= uint64_t(id) ? found + half : found;
-      n -= half;
-    }
-    return plan.hot > 0 && uint64_t(hot_id(ids, found)) == uint64_t(id) ? found : -1;
-  }
-  EMBSTORE_HD static uint64_t hot_id(const uint32_t* ids, int64_t k) { return read(ids + k); }
-  EMBSTORE_HD static uint64_t hot_id(const uint64_t* ids, int64_t k) {
-    return read(reinterpret_cast<const unsigned long long*>(ids) + k);
   }
 };
 
