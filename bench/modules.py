@@ -21,7 +21,7 @@ from . import timing
 VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     "hash": ({"hash": "mix"},),
     "compo": ({"op": "concat"}, {"partitions": 4}),
-    "robe": ({"wrap": True}, {"sign": True}),
+    "robe": ({"sign": False}, {"wrap": True, "sign": False}),
     "memcom": ({"bias": True},),
     "adapt": ({"map": "hot_ids"},),
     "dhe": ({"hashes": 1024, "layers": 5},),

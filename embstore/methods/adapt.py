@@ -17,6 +17,7 @@ from ._signs import SignedTables, signs
 from ._trained import random_floats
 
 MOST_ROWS = 2**31
+HOT_SHARE = 8  # one of so many parts of a budget
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Adapt(SignedTables):
 
     Parameters
     ----------
-    hot, cold : rows of each kind; None for a twentieth of the ids, or half of a budget each.
+    hot, cold : rows of each kind; None for a twentieth of the ids. Of a budget hot rows get an eighth: more leave the
+        other ids too few rows to be told apart in, fewer lose little (docs/modules.md).
     map : how an id finds its row. "table", a uint32 for each id: one read, the j-th cold id has cold row j mod `cold`.
         "hot_ids", the hot ids in order: 4 bytes a hot id (8 where there are more than 2**32 ids), a binary search,
         cold ids hashed. None for "table", and for the smaller "hot_ids" under a budget.
@@ -90,7 +92,7 @@ class Adapt(SignedTables):
         elif self.cold is not None:
             hot = (left - self.cold * row) // per_hot
         else:
-            hot = min((left - row) // per_hot, left // (per_hot + row))
+            hot = min((left - row) // per_hot, left // (HOT_SHARE * per_hot))
         hot = min(hot, n, MOST_ROWS)
         cold = self.cold or max(1, min((left - hot * per_hot) // row, n - hot, MOST_ROWS))
         return dataclasses.replace(self, hot=hot, cold=cold, map="hot_ids" if by_list else "table")

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, ClassVar, cast
 
 import numpy.typing as npt
 from torch import Tensor
 
+from ..method import Method
 from ..methods.robe import Robe as RobeMethod
 from . import _ops
 from ._coded import F32, CodedEmbedding
-from .base import array
+from .base import Asked, array
 
 
 class Robe(CodedEmbedding):
-    """Rows are runs of one pool; overlapping runs add up their gradients."""
+    """Rows are runs of one pool, under hashed signs unless sign=False; overlapping runs add up their gradients."""
 
     id: ClassVar[str] = "robe"
+
+    @classmethod
+    def solve(cls, asked: Asked) -> Method:
+        return super().solve(dataclasses.replace(asked, config={"sign": True, **asked.config}))
 
     def _build(self, counts: npt.NDArray[Any] | None) -> None:
         method = cast(RobeMethod, self.method)

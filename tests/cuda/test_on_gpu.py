@@ -326,6 +326,8 @@ def test_scores_in_integers_are_those_of_the_host(name: str, metric: str) -> Non
     with table.to("cuda") as gpu:
         for mine, theirs in zip(scored(gpu, queries, metric), scored(twin, queries, metric), strict=True):
             assert same(mine, theirs)
+
+
 @pytest.mark.parametrize("dim", [1, 9, 16, 64, 130])
 @pytest.mark.parametrize(
     ("name", "config"),
