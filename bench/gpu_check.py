@@ -2,8 +2,8 @@
 
 Builds the extensions in place, runs the tests marked `gpu` on fresh random inputs, runs compute-sanitizer over a small
 set where it is installed, measures the device's own copy bandwidth, times every kernel beside the bytes it must move,
-int8 bags beside `torch.nn.functional.embedding_bag`, tables kept in part on the device or shared out to several, rows in
-training with their gradients beside torch's own chain of operations, and encoding. Writes gpu_check.json and
+int8 bags beside `torch.nn.functional.embedding_bag`, tables kept in part on the device or shared out to several, rows
+in training with their gradients beside torch's own chain of operations, and encoding. Writes gpu_check.json and
 gpu_check.txt; prints the table.
 Exit status: 0 when all was well, 1 when a check failed, 2 without a GPU. Needs nvcc and numpy; CuPy or PyTorch
 for timing; no more of embstore's own dependencies than opening a table does.

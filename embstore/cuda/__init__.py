@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from .encoder import encode as encode
 from .placed import Residency as Residency
 from .split import SplitTable as SplitTable
-from .encoder import encode as encode
 from .table import GpuTable as GpuTable
 from .take import to_device as to_device
 
