@@ -62,10 +62,8 @@ class GpuTable(DeviceRows):
         self._table, self._driver, self._device = table, driver, device
         self._part = part or (0, table.num_embeddings)
         arrays = (method, stored.shape, stored.shards, stored.shared)
-        if placed is None and plan is None:
-            placed = Placed(driver, device, *arrays, part)
-        elif placed is None:
-            placed = Cached(driver, device, *arrays, plan)
+        if placed is None:
+            placed = Placed(driver, device, *arrays, part) if plan is None else Cached(driver, device, *arrays, plan)
         self._placed: Placed | None = placed
         fault = fault_bytes()
         try:
