@@ -248,6 +248,8 @@ void select_own(int device, uint64_t ids, bool wide, int64_t n, int64_t first, i
   call.out = pointer<uint8_t>(out);
   call.row_bytes = row_bytes;
   cuda::select_rows(call, cuda::target_of(device, pointer<void>(stream)));
+}
+
 // Rows of floats to the rows arrays of a method: see core/encode.h. `out` and `shared` are as those of a DeviceTable.
 void encode(const std::string& method, const nb::dict& config, uint64_t rows, int64_t n, int64_t dim, bool keep,
             const nb::dict& out, const nb::dict& shared, uint64_t fault, int device, uint64_t stream) {
