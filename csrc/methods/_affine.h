@@ -4,6 +4,7 @@
 #include <stdexcept>
 #include <type_traits>
 
+#include "core/widen.h"
 #include "methods/_affine_encode.h"
 #include "methods/_one_step.h"
 #include "skeletons/row_decode.h"
@@ -57,14 +58,6 @@ struct AffineDecode {
         dim(t.embedding_dim),
         block_size(one_step == nullptr ? t.params.integer("block_size", t.embedding_dim) : t.embedding_dim),
         line_bytes(arrays.row_bytes[0] + 64) {}
-  static float widen(float x) { return x; }
-  static float widen(uint16_t x) {
-#if defined(EMBSTORE_ISA_AVX512) || defined(EMBSTORE_ISA_AVX2)
-    return _cvtsh_ss(x);
-#else
-    return half_to_float(x);
-#endif
-  }
   template <class Sink>
   void decode(const Place& place, Sink& sink) const {
     const uint8_t* row = place[0];

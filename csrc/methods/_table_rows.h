@@ -30,7 +30,7 @@ struct HalfRow {
   const uint8_t* codes;
 
   explicit HalfRow(const uint8_t* row) : codes(row) {}
-  float one(int64_t j) const { return half_to_float(reinterpret_cast<const uint16_t*>(codes)[j]); }
+  float one(int64_t j) const { return widen(reinterpret_cast<const uint16_t*>(codes)[j]); }
   HalfRow scalars() const { return *this; }
 #if !defined(EMBSTORE_ISA_REF)
   EMBSTORE_INLINE Floats vector(const uint8_t* from, int64_t j) const {
@@ -64,7 +64,7 @@ struct CodedRow {
   };
   EMBSTORE_INLINE Scalars scalars() const {
     const auto* step = reinterpret_cast<const uint16_t*>(codes - 4);
-    return {codes, half_to_float(step[0]), half_to_float(step[1])};
+    return {codes, widen(step[0]), widen(step[1])};
   }
   float one(int64_t j) const { return scalars().one(j); }
 #if !defined(EMBSTORE_ISA_REF)

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "core/search.h"
+#include "core/widen.h"
 #include "methods/_one_step.h"
 #include "search/_dot.h"
 #include "search/_sums.h"
@@ -85,14 +86,6 @@ template <int Bits>
 constexpr int kLargest = 127;
 
 #endif
-
-inline float widen(uint16_t half) {
-#if defined(EMBSTORE_ISA_AVX512) || defined(EMBSTORE_ISA_AVX2)
-  return _cvtsh_ss(half);
-#else
-  return half_to_float(half);
-#endif
-}
 
 // Queries rounded to bytes, laid out as unpacked rows are: each block filled up to a multiple of four values.
 struct Bytes final : Scorer::Prepared {

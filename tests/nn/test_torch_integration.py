@@ -23,6 +23,7 @@ CASES = [(name, {}, True) for name in enn.names()]
 # Modules whose rows are others in evaluation.
 CASES += [(name, {}, False) for name in ("dhe", "autodim", "dpq", "optembed", "define")]
 CASES += [("hash", {"table_dtype": "int8"}, False), ("robe", {"pool_dtype": "int8"}, False)]
+CASES += [("tt", {"core_dtype": "int8"}, False), ("mde", {"dims": 3, "table_dtype": "int8"}, False)]
 
 
 @pytest.mark.parametrize(("name", "config", "training"), CASES)
