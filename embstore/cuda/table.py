@@ -61,8 +61,8 @@ class GpuTable(DeviceRows):
         stored = table._stored
         self._table, self._driver, self._device = table, driver, device
         self._part = part or (0, table.num_embeddings)
-        arrays = (method, stored.shape, stored.shards, stored.shared)
-        if placed is None:
+        if placed is None:  # else the host's arrays are not even read
+            arrays = (method, stored.shape, stored.shards, stored.shared)
             placed = Placed(driver, device, *arrays, part) if plan is None else Cached(driver, device, *arrays, plan)
         self._placed: Placed | None = placed
         fault = fault_bytes()

@@ -1,4 +1,4 @@
-"""One process of two that train every module together: `python -m tests.nn.replica FOLDER RANK`."""
+"""One process of two that train every module together: `python -m tests.nn.replica FOLDER chain|operators RANK`."""
 
 import sys
 from pathlib import Path
@@ -49,8 +49,10 @@ def train(rank):
 
 
 if __name__ == "__main__":
-    folder, place = Path(sys.argv[1]), int(sys.argv[2])
+    folder, operators, place = Path(sys.argv[1]), sys.argv[2] == "operators", int(sys.argv[3])
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=place, world_size=2)
-    torch.save(train(place), folder / f"{place}.pt")
+    with enn.use_fused(operators):
+        found = train(place)
+    torch.save(found, folder / f"{place}.pt")
     distributed.destroy_process_group()

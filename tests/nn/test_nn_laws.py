@@ -64,7 +64,7 @@ CONFIGS = {
     "define": [{"short": 6, "expanded": 11, "layers": 2, "groups": 2}, {"short": 3, "layers": 1, "groups": 1}],
     "robe": [
         {"wrap": True, "size": 129, "sign": False},
-        {"chunk": 128},
+        {"chunk": 128, "sign": True},
         {"wrap": True, "chunk": 5},
         {"chunk": 2, "sign": False},
         {"pool_dtype": "int8", "sign": False},

@@ -179,29 +179,23 @@ def test_under_compile(name, way):
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", ["compo", "robe", "adapt", "int8", "alpt"])
-def test_autocast_and_data_parallel(name, way, tmp_path):
-    from torch import distributed
-
-    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
-    try:
-        module = torch.nn.parallel.DistributedDataParallel(make(name, {}, 8))
-        optimizer = torch.optim.Adam(module.parameters(), 0.05)
-        ids = torch.arange(0, N, 7)
-        first = 0.0
-        with way():
-            for step in range(20):
-                with torch.autocast("cpu", torch.bfloat16):
-                    rows = module(ids)
-                assert rows.dtype == torch.float32
-                loss = (rows - 1).square().mean()
-                first = loss.item() if step == 0 else first
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                module.module.after_step(step)
-        assert loss < 0.6 * first
-    finally:
-        distributed.destroy_process_group()
+def test_autocast(name, way):
+    module = make(name, {}, 8)
+    optimizer = torch.optim.Adam(module.parameters(), 0.05)
+    ids = torch.arange(0, N, 7)
+    first = 0.0
+    with way():
+        for step in range(20):
+            with torch.autocast("cpu", torch.bfloat16):
+                rows = module(ids)
+            assert rows.dtype == torch.float32
+            loss = (rows - 1).square().mean()
+            first = loss.item() if step == 0 else first
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            module.after_step(step)
+    assert loss < 0.6 * first
 
 
 @pytest.mark.parametrize("way", WAYS)

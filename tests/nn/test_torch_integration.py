@@ -67,9 +67,10 @@ def test_autocast(name):
         assert gradient is None or (gradient.dtype == torch.float32 and torch.isfinite(gradient.to_dense()).all())
 
 
-def test_replicas_stay_equal(tmp_path):
+@pytest.mark.parametrize("rows", ["chain", "operators"])
+def test_replicas_stay_equal(rows, tmp_path):
     """Two processes see batches of their own and end with the same weights, which have changed."""
-    command = [sys.executable, "-m", "tests.nn.replica", str(tmp_path)]
+    command = [sys.executable, "-m", "tests.nn.replica", str(tmp_path), rows]
     root = Path(__file__).parents[2]
     processes = [
         subprocess.Popen([*command, str(rank)], cwd=root, stderr=subprocess.PIPE, text=True) for rank in range(2)
