@@ -78,9 +78,6 @@ class Robe(TrainedMethod):
 
     def for_budget(self, shape: TableShape, nbytes: int) -> Self:
         chunk = min(self.chunk or 16, shape.embedding_dim)
-        values = max(chunk, shape.num_embeddings * shape.embedding_dim)
-        if self.size is not None:
-            values = self.size
         step, each = (0, 4) if self.pool_dtype == "float32" else (4, 1)
         floor = step + each * (chunk if self.size is None else self.size)
         if nbytes < floor:
@@ -89,7 +86,9 @@ class Robe(TrainedMethod):
                 "chunk smaller",
                 floor=floor,
             )
-        return dataclasses.replace(self, size=min((nbytes - step) // each, values, PRIME), chunk=chunk)
+        # Of codes more than the table has values: the fewer rows share each, the better.
+        size = self.size or min(max(chunk, (min(nbytes, shape.nbytes_float32) - step) // each), PRIME)
+        return dataclasses.replace(self, size=size, chunk=chunk)
 
     def factors(self) -> tuple[int, ...]:
         """B, C, D of the offsets and B', C', D' of the signs: from 1 to PRIME - 1, by the seed."""

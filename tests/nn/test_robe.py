@@ -67,6 +67,7 @@ def test_budgets():
     for asked in (64, 100, 6_400, 640_000, 10**9):
         method = Robe().for_budget(shape, asked)
         assert nbytes(method.resolve(shape), shape) == min(asked // 4 * 4, 640_000)
+        assert nbytes(Robe(pool_dtype="int8").for_budget(shape, asked).resolve(shape), shape) == min(asked, 640_000)
     with pytest.raises(errors.BudgetError, match="at least 64 bytes"):
         Robe().for_budget(shape, 63)
 
