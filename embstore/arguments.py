@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .errors import ConfigError, IdRangeError, IdTypeError, ShapeError
+from .errors import ConfigError, DeviceError, IdRangeError, IdTypeError, ShapeError
 from .method import Ids
 
 Floats = npt.NDArray[Any]
@@ -105,3 +105,16 @@ def check_out(out: Floats | None, shape: tuple[int, ...], dim: int) -> Floats:
     if not out.flags.c_contiguous or not out.flags.writeable or not out.flags.aligned:
         raise ShapeError("out must be C-contiguous, aligned and writeable, found another layout; pass a fresh np.empty")
     return out
+
+
+def parse_device(device: Any) -> int | None:
+    """The number of a CUDA device; None for "cpu"."""
+    text = str(device)
+    if text == "cpu":
+        return None
+    if type(device) is int and device >= 0:
+        return device
+    kind, colon, number = text.partition(":")
+    if kind == "cuda" and (not colon or number.isdecimal()):
+        return int(number or 0)
+    raise DeviceError(f"the device must be 'cuda', 'cuda:1' or 'cpu', found {device!r}; choose one")

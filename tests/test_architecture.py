@@ -49,7 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cuda": ONLINE | {"table", "arguments", "search", "budgets", "sampling", "compression"},
     "table_set": ONLINE | {"table"},
     "compression": ONLINE | {"transforms", "table", "sampling", "budgets", "_pump"},
-    "search": ONLINE | {"table", "optional"},
+    "search": ONLINE | {"table", "optional", "arguments"},
     "report": ONLINE | {"table"},
     "export": ONLINE | {"table", "exchange"},
     # Table and index in one hand: it knows layouts of methods, and stores what it reads.

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..errors import ConfigError, DeviceError, ShapeError
+from ..errors import ConfigError, ShapeError
 from .array import DeviceArray
 from .driver import Driver, extension
 
@@ -211,16 +211,3 @@ def stream_of(given: Any) -> int:
         if hasattr(given, name):
             return int(getattr(given, name))
     raise ConfigError(f"stream must be a CUDA stream or its address, found {given!r}; leave it out for the current one")
-
-
-def parse_device(device: Any) -> int | None:
-    """The number of a CUDA device; None for "cpu"."""
-    text = str(device)
-    if text == "cpu":
-        return None
-    if type(device) is int and device >= 0:
-        return device
-    kind, colon, number = text.partition(":")
-    if kind == "cuda" and (not colon or number.isdecimal()):
-        return int(number or 0)
-    raise DeviceError(f"the device must be 'cuda', 'cuda:1' or 'cpu', found {device!r}; choose one")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..arguments import parse_device
 from ..budgets import parse_budget
 from ..errors import ConfigError
-from . import interop
 from .cache import CachePlan, check_counts
 from .driver import Driver
 from .placed import PADDING
@@ -31,12 +31,12 @@ def to_device(
     if isinstance(device, (list, tuple)):
         if cache_bytes is not None:
             raise ConfigError("cache_bytes is of one device, found several devices; leave it out, or name one device")
-        numbers = [interop.parse_device(each) for each in device]
+        numbers = [parse_device(each) for each in device]
         cuda = [number for number in numbers if number is not None]
         if not cuda or len(cuda) < len(numbers):
             raise ConfigError(f"devices must be CUDA devices, one or more, found {device!r}; name them as 'cuda:0'")
         return SplitTable(table, cuda, driver or Driver())
-    number = interop.parse_device(device)
+    number = parse_device(device)
     return table if number is None else GpuTable(table, number, driver or Driver(), plan)
 
 

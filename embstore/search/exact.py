@@ -13,6 +13,7 @@ from .rerank import Rows, rows_of
 
 if TYPE_CHECKING:
     from ..table import Table
+    from .faiss_index import TableIndex
 
 Metric = Literal["cosine", "ip", "l2"]
 METRICS = ("cosine", "ip", "l2")
@@ -103,7 +104,7 @@ def search(
     filter: Any = None,
     rerank: Any = None,
     rerank_k: int | None = None,
-    index: str | None = None,
+    index: str | TableIndex | None = None,
     nprobe: int | None = None,
 ) -> Hits:
     """The nearest rows to each query, by an exhaustive scan of the codes or through an index.
@@ -118,7 +119,8 @@ def search(
         table was compressed with, a table, a numpy array or memmap, a `RowSource`, or the path of one.
     rerank_k : how many candidates are scored again, at least k; by default max(4 k, 100) with `rerank` or `index`,
         and 4 k + 32 without, where the table's own decoded values score them.
-    index : name of a FAISS index made by `embstore.search.build_index`, to take the candidates from.
+    index : a FAISS index made by `embstore.search.build_index`, to take the candidates from: its name, or what
+        `Table.index(name).to("cuda")` gives.
     nprobe : lists of an IVF index to look at; by default a 32nd of them.
 
     Returns
@@ -142,10 +144,12 @@ def search(
     default = CANDIDATES * k + MARGIN if own else max(CANDIDATES * k, RERANKED)
     wanted = check_candidates(rerank_k, k, table.num_embeddings, default)
     if index is not None:
-        through = table.index(index)
+        through = table.index(index) if isinstance(index, str) else index
+        if through.digest != table.metadata["digest"]:
+            raise ConfigError(f"index {through.name!r} was built from another table; ask this table for its own")
         if through.metric != metric:
             raise ConfigError(
-                f"index {index!r} was built for {through.metric!r}, found {metric!r}; search by the former"
+                f"index {through.name!r} was built for {through.metric!r}, found {metric!r}; search by the former"
             )
         candidates = through.candidates(given, wanted, nprobe, allowed)
     elif nprobe is not None:

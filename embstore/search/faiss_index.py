@@ -6,6 +6,7 @@ is there for damage: FAISS trusts the files it reads, so open indexes only from 
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import shutil
@@ -16,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import optional
+from ..arguments import parse_device
 from ..errors import (
     ConfigError,
     CorruptionError,
     DestinationExistsError,
+    DeviceError,
     FormatError,
     IndexNotFoundError,
     MissingDependencyError,
@@ -153,20 +156,29 @@ def _to_gpu(faiss: Any, index: Any, gpu: bool | None) -> Any:
     """An empty index on the first GPU; None where it is to stay, or nothing else is asked for and it has to."""
     if gpu is False:
         return None
-    if not hasattr(faiss, "StandardGpuResources") or faiss.get_num_gpus() < 1:
+    if not _has_gpu(faiss):
         if gpu is None:
             return None
         raise MissingDependencyError(
             "gpu=True needs a GPU and a faiss built for it, found neither or one; leave gpu out, or install faiss-gpu"
         )
     try:
-        found = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
-        if not _on_gpu(faiss, found):  # FAISS before 1.9 copies what it has no GPU index for
-            raise RuntimeError("this index type is not implemented on GPU")
+        return _cloned(faiss, index, 0)
     except RuntimeError:
         if gpu:
             raise
         return None  # graphs for example, which GPUs do not build
+
+
+def _has_gpu(faiss: Any) -> bool:
+    return hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
+
+
+def _cloned(faiss: Any, index: Any, device: int) -> Any:
+    """The index on a GPU; `RuntimeError` where FAISS has none of this kind or no room for it."""
+    found = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), device, index)
+    if not _on_gpu(faiss, found):  # FAISS before 1.9 copies what it has no GPU index for
+        raise RuntimeError("this index type is not implemented on GPU")
     return found
 
 
@@ -174,7 +186,7 @@ def _on_gpu(faiss: Any, index: Any) -> bool:
     """Whether the rows of an index are on a GPU; transforms before it never are."""
     while isinstance(index, faiss.IndexPreTransform):
         index = faiss.downcast_index(index.index)
-    return isinstance(index, faiss.GpuIndex)
+    return isinstance(index, getattr(faiss, "GpuIndex", ()))
 
 
 def _prepared(rows: FloatRows, metric: Metric) -> FloatRows:
@@ -212,6 +224,7 @@ class TableIndex:
     ----------
     faiss : the FAISS index itself, over unit rows where `metric` is "cosine".
     nbytes : size of its file.
+    digest : of the table it was made from.
     """
 
     name: str
@@ -219,6 +232,34 @@ class TableIndex:
     metric: Metric
     nbytes: int
     faiss: Any
+    digest: str
+
+    def to(self, device: Any = "cuda") -> TableIndex:
+        """The same index on a GPU, "cuda" or "cuda:1", to search through: `table.search(..., index=this)`.
+
+        FAISS has GPU indexes for `Flat`, `IVF…,Flat`, `IVF…,SQ…` and `IVF…,PQ…` of 8 bits. They find up to 2,048
+        candidates among up to 2,048 lists, and know no filter. Candidates are scored by the table, on the host.
+
+        Raises `DeviceError` for another device, `MissingDependencyError` without a GPU or FAISS's part for it,
+        `ConfigError` for an index that FAISS does not have there or that finds no room.
+        """
+        faiss = optional.faiss("a search through an index")
+        number = parse_device(device)
+        if number is None:
+            raise DeviceError(f"an index is on the host to begin with, found {device!r}; ask the table for it again")
+        if not _has_gpu(faiss):
+            raise MissingDependencyError(
+                "an index on a GPU needs one and a faiss built for it, found neither or one; install faiss-gpu"
+            )
+        if number >= faiss.get_num_gpus():
+            raise DeviceError(f"FAISS has {faiss.get_num_gpus()} GPUs, found {device!r}; choose one of these")
+        try:
+            return dataclasses.replace(self, faiss=_cloned(faiss, self.faiss, number))
+        except RuntimeError as error:
+            raise ConfigError(
+                f"FAISS could not take index {self.name!r} ({self.factory}) to {device}: {_faiss.said(error)}; search "
+                "through it on the host"
+            ) from error
 
     def candidates(self, queries: FloatRows, count: int, nprobe: int | None, allowed: Any) -> Ids:
         """Ids (n, count) the index finds for each query, best first by its own values; -1 for none.
@@ -228,6 +269,8 @@ class TableIndex:
         """
         faiss = optional.faiss("a search through an index")
         selector = None
+        if allowed is not None and _on_gpu(faiss, self.faiss):
+            raise ConfigError(f"index {self.name!r} is on a GPU, where FAISS knows no filter; filter on the host")
         if allowed is not None:
             selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
         with _faiss.threads(faiss):
@@ -247,7 +290,8 @@ def _parameters(faiss: Any, index: Any, nprobe: int | None, selector: Any) -> An
     if isinstance(index, faiss.IndexPreTransform):
         inner = _parameters(faiss, index.index, nprobe, selector)
         return None if inner is None else faiss.SearchParametersPreTransform(index_params=inner)
-    if isinstance(index, faiss.IndexIVF):
+    of_lists: Any = (faiss.IndexIVF, getattr(faiss, "GpuIndexIVF", ()))
+    if isinstance(index, of_lists):
         lists = index.nlist
         if nprobe is not None and (type(nprobe) is not int or not 1 <= nprobe <= lists):
             raise ConfigError(
@@ -296,4 +340,4 @@ def load(table: Table, name: str) -> TableIndex:
             f"{what} must hold {table.num_embeddings} x {table.embedding_dim} for {said['metric']}, found "
             f"{index.ntotal} x {index.d} of FAISS metric {index.metric_type}; build it again"
         )
-    return TableIndex(name, said["factory"], said["metric"], said["nbytes"], index)
+    return TableIndex(name, said["factory"], said["metric"], said["nbytes"], index, said["table"])

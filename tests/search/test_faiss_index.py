@@ -205,7 +205,7 @@ def test_a_gpu_that_is_not_there(built):
 
 
 class GpuIndex:
-    """What the tests see of an index on a GPU: it trains and adds, and cannot be searched or written."""
+    """What the tests see of an index on a GPU: it trains, adds and searches, without a selector, and is not written."""
 
     most = 1 << 60
 
@@ -224,6 +224,16 @@ class GpuIndex:
             raise RuntimeError("Error in add: Error: StandardGpuResources: alloc fail")
         self.index.add(rows)
 
+    def search(self, queries, k, params=None):
+        assert params is None or params.sel is None  # FAISS's own overlooks it
+        return self.index.search(queries, k, params=params)
+
+
+class GpuIndexIVF(GpuIndex):
+    @property
+    def nlist(self):
+        return faiss.downcast_index(self.index).nlist
+
 
 @pytest.fixture
 def gpu(monkeypatch):
@@ -237,14 +247,20 @@ def gpu(monkeypatch):
         if isinstance(faiss.downcast_index(index), faiss.IndexPQ):  # as FAISS 1.8 does
             return faiss.clone_index(index)
         done.append("to GPU")
-        return GpuIndex(index)
+        is_ivf = isinstance(faiss.downcast_index(index), faiss.IndexIVF)
+        return (GpuIndexIVF if is_ivf else GpuIndex)(index)
 
     def to_cpu(index):
         done.append(f"{index.index.ntotal} back")
         return index.index
 
     monkeypatch.setattr(faiss, "StandardGpuResources", lambda: "resources", raising=False)
+    downcast = faiss.downcast_index
+    monkeypatch.setattr(
+        faiss, "downcast_index", lambda index: index if isinstance(index, GpuIndex) else downcast(index)
+    )
     monkeypatch.setattr(faiss, "GpuIndex", GpuIndex, raising=False)
+    monkeypatch.setattr(faiss, "GpuIndexIVF", GpuIndexIVF, raising=False)
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
     monkeypatch.setattr(faiss, "index_cpu_to_gpu", to_gpu, raising=False)
     monkeypatch.setattr(faiss, "index_gpu_to_cpu", to_cpu, raising=False)
@@ -289,6 +305,44 @@ def test_a_gpu_build_without_gpus_stays_where_it_is(table, gpu, monkeypatch):
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 0)
     build_index(table, "Flat", name="flat")
     assert gpu == []
+
+
+@pytest.mark.parametrize("factory", ["Flat", "IVF16,Flat"])
+def test_searched_through_on_a_gpu_as_on_the_host(factory, table, gpu):
+    build_index(table, factory, name="one", gpu=False)
+    there = table.index("one").to("cuda:0")
+    assert gpu == ["to GPU"]
+    queries = table.lookup(range(20)) + np.float32(0.1)
+    nprobe = 4 if "IVF" in factory else None
+    for found, want in zip(*(table.search(queries, 10, index=i, nprobe=nprobe) for i in (there, "one")), strict=True):
+        assert np.array_equal(found, want)
+    with pytest.raises(errors.ConfigError, match="knows no filter"):
+        table.search(queries, 10, index=there, filter=[1, 2, 3])
+    if nprobe:
+        with pytest.raises(errors.ConfigError, match="from 1 to the 16 lists"):
+            table.search(queries, 10, index=there, nprobe=17)
+
+
+def test_indexes_that_are_not_for_a_gpu(built, table, gpu, tmp_path):
+    build_index(table, "HNSW16", name="graph")
+    with pytest.raises(errors.ConfigError, match=r"could not take index 'graph' \(HNSW16\) to cuda: .*on the host"):
+        table.index("graph").to("cuda")
+    with pytest.raises(errors.DeviceError, match="FAISS has 1 GPUs, found 'cuda:1'"):
+        table.index("graph").to("cuda:1")
+    with pytest.raises(errors.DeviceError, match="on the host to begin with"):
+        table.index("graph").to("cpu")
+
+
+def test_an_index_of_another_table(built, rows, tmp_path):
+    other = embstore.compress(rows[:100], tmp_path / "other", "int8")
+    with pytest.raises(errors.ConfigError, match="'default' was built from another table"):
+        other.search(np.ones(DIM), 3, index=built.index())
+
+
+@pytest.mark.skipif(hasattr(faiss, "StandardGpuResources"), reason="this faiss knows GPUs")
+def test_an_index_where_no_gpu_is(built):
+    with pytest.raises(errors.MissingDependencyError, match="needs one and a faiss built for it"):
+        built.index().to("cuda")
 
 
 def test_nprobe_is_for_lists(table):
