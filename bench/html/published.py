@@ -6,12 +6,14 @@ Tables go between their markers in README.md and docs/benchmarks/README.md.
 from __future__ import annotations
 
 import argparse
+import collections
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from . import pdf
-from .charts import lost, on_scale, quality_points
+from .charts import lost
 from .page import build
 from .pdf import MARKS
 from .runs import FULL, Material, read
@@ -19,6 +21,7 @@ from .summary import Cell, Task, budget_name, share, tasks
 
 ROOT = Path(__file__).parents[2]
 NEAR = 0.001  # AUC
+LOWEST, BEST = -0.12, 2  # of the picture: how far down, and how many methods of a budget it names
 BEGIN, END = "<!-- {}: written by `python -m bench published` -->\n", "<!-- end of {} -->\n"
 
 
@@ -43,11 +46,16 @@ def _full(task: Task) -> Cell:
     return task.full
 
 
-def _least(task: Task, budget: float) -> str:
+def _by_loss(task: Task, budget: float) -> list[tuple[float, str]]:
+    """Losses and methods of a budget, the least first."""
     cells = [c for c in task.measured("test_auc") if c is not task.full and c.budget == budget]
-    if not cells:
+    return sorted((task.loss(cell) or 0.0, cell.method) for cell in cells)
+
+
+def _least(task: Task, budget: float) -> str:
+    losses = _by_loss(task, budget)
+    if not losses:
         return "–"
-    losses = sorted((task.loss(cell) or 0.0, cell.method) for cell in cells)
     near = sum(loss <= losses[0][0] + NEAR for loss, _ in losses) - 1
     others = f", {near} more within {NEAR:g}" if near else ""
     return f"`{losses[0][1]}` {_signed(losses[0][0])}{others}"
@@ -82,48 +90,58 @@ def _change(task: Task, cell: Cell | None) -> str:
 
 
 def picture(material: Material, path: Path) -> None:
-    """Test AUC against the stored part of the float32 bytes, a panel a task, the methods of a front named."""
+    """Change of test AUC against the stored part of the float32 bytes, a panel a task, the best methods named."""
     from matplotlib.figure import Figure
 
-    found = [task for task in tasks(material.runs) if task.measured("ratio", "test_auc")]
-    figure = Figure(figsize=(4.8 * len(found), 4.4), layout="constrained")
-    for axis, task in zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True):
-        _panel(axis, task)
-    figure.axes[0].set_ylabel("test AUC")
+    found = [task for task in tasks(material.runs) if task.full and task.measured("ratio", "test_auc")]
+    orders = [_by_loss(task, b) for task in found for b in task.budgets if b is not None]
+    places = [[method for order in orders for _, method in order[at : at + 1]] for at in range(BEST)]
+    named = list(dict.fromkeys(name for each in places for name in _often(each)))[: len(MARKS)]
+    figure = Figure(figsize=(3.9 * len(found) + 1.6, 4.2), layout="constrained")
+    axes = figure.subplots(1, len(found), squeeze=False, sharey=True)[0]
+    marks: dict[str, Any] = {}
+    for axis, task in zip(axes, found, strict=True):
+        _panel(axis, task, named, marks)
+    axes[0].set_ylabel("change of test AUC")
+    handles = [marks[method] for method in named if method in marks]
+    figure.legend(handles, named, loc="outside right upper", fontsize=8, title="best somewhere")
     figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
-def _panel(axis: Any, task: Task) -> None:
-    front = [cell for cell in task.front() if cell is not task.full]
-    named = list(dict.fromkeys(cell.method for cell in front))[: len(MARKS)]
-    for method in [m for m in task.methods if m not in named] + named:
+def _often(names: Sequence[str]) -> list[str]:
+    """Names, the most frequent first."""
+    return [name for name, _ in collections.Counter(names).most_common()]
+
+
+def _panel(axis: Any, task: Task, named: Sequence[str], marks: dict[str, Any]) -> None:
+    lower = 0
+    for method in [m for m in task.methods if m not in named] + list(named):
         cells = [c for c in task.measured("ratio", "test_auc") if c.method == method and c is not task.full]
-        style: dict[str, Any] = {"marker": ".", "color": "0.72", "zorder": 1}
+        cells.sort(key=lambda c: c.mean("ratio") or 0.0)
+        change = [-(task.loss(c) or 0.0) for c in cells]
+        lower += sum(value < LOWEST for value in change)
+        style: dict[str, Any] = {"marker": ".", "color": "0.75", "zorder": 1, "ls": "", "lw": 0.8}
         if method in named:
             mark, color = MARKS[named.index(method)]
-            style = {"marker": mark, "color": color, "label": method, "zorder": 3, "markersize": 5}
+            style = {"marker": mark, "color": color, "zorder": 3, "ls": "-", "lw": 0.8, "markersize": 5}
         spread = [c.sd("test_auc") or 0.0 for c in cells]
-        axis.errorbar([c.mean("ratio") for c in cells], [c.mean("test_auc") for c in cells], spread, ls="", **style)
-    axis.step(
-        [c.mean("ratio") for c in front], [c.mean("test_auc") for c in front], ":", color="0.3", where="post", lw=1
-    )
-    if task.full is not None:
-        axis.axhline(task.full.mean("test_auc"), color="0.3", lw=0.8)
-    popular = task.full.mean("popularity") if task.full is not None else None
-    kept, off = on_scale(quality_points(task), better=1)
-    low, high = min(kept), max(kept)
-    margin = 0.05 * (high - low) or 0.01
-    if popular is not None and low - margin < popular:
-        axis.axhline(popular, color="0.6", lw=0.8, ls="--")
-    axis.set_ylim(low - margin, high + margin)
-    if off:
-        axis.text(0.01, 0.01, f"{len(off)} means lie lower", transform=axis.transAxes, fontsize=7, color="0.4")
-        axis.set_xlim(left=0.8 * min(p.x for p in quality_points(task) if p not in off))
+        marks[method] = axis.errorbar([c.mean("ratio") for c in cells], change, spread, **style)
+    axis.axhline(0, color="0.3", lw=0.8)
+    full = _full(task)
+    popular = (full.mean("popularity") or 0.0) - (full.mean("test_auc") or 0.0)
+    if popular > LOWEST:
+        axis.axhline(popular, color="0.5", lw=0.8, ls="--")
+        place = axis.get_yaxis_transform()
+        axis.text(0.01, popular, "popularity alone", transform=place, fontsize=7, color="0.4", va="bottom")
+    if lower:
+        axis.text(0.01, 0.01, f"{lower} means lie lower", transform=axis.transAxes, fontsize=7, color="0.4")
+    axis.set_ylim(LOWEST, 0.008)
     axis.set(xscale="log", xlabel="stored bytes, part of float32")
-    axis.set_title(_title(task), parse_math=False)
+    axis.set_title(f"{_title(task)}, AUC {full.mean('test_auc'):.4f}", parse_math=False)
+    axis.set_xticks([b for b in task.budgets if b is not None])
+    axis.minorticks_off()
     axis.xaxis.set_major_formatter(lambda value, _: share(value))
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8, loc="lower right", title="on the front")
 
 
 def filled(text: str, name: str, table: str, where: str) -> str:
