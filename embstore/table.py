@@ -5,40 +5,37 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from . import kernels, oov, registry
-from .arguments import as_ids, bag_bounds, bag_weights, check_out, is_text, plain
-from .arrays import Arrays, TableShape, fits
+from . import kernels, registry, table_keys
+from .arguments import Floats, as_ids, bag_bounds, bag_weights, check_out, is_text
+from .arrays import fits
 from .errors import (
     ConfigError,
     CorruptionError,
     FormatError,
     FormatVersionError,
     IdRangeError,
-    IdTypeError,
     NoKeysError,
     ShapeError,
 )
 from .format.reader import StoredTable, open_rerank, open_table
-from .method import Ids, Keyed, Method
+from .method import Ids, Method
 from .pipeline import Pipeline
 from .search import words
 from .search.exact import search
 from .search.scan import Scan
 from .sources.base import Subwords
+from .table_keys import Oov
 
 if TYPE_CHECKING:
     from .format.keys import Keys
     from .format.verify import Fault
     from .search.faiss_index import TableIndex
     from .transform import Transform
-
-Floats = npt.NDArray[Any]
-Oov = str | int
 
 
 def open(path: str | os.PathLike[str], mmap: bool = True) -> Table:
@@ -222,7 +219,7 @@ class Table:
         if type(ids_or_keys) is int and by != "key" and out is None and not return_mask:
             return self._one(ids_or_keys)
         if by == "key" or (by is None and is_text(ids_or_keys)):
-            return self._lookup_keys(ids_or_keys, out, oov, return_mask)
+            return table_keys.lookup(self, ids_or_keys, out, oov, return_mask)
         ids = as_ids(ids_or_keys)
         rows = self._gather(ids, out)
         return (rows, np.ones(ids.shape, bool)) if return_mask else rows
@@ -251,78 +248,6 @@ class Table:
         if keys is None:
             raise NoKeysError(f"{what} needs a table with keys, found one with ids only; compress it with keys=...")
         return keys
-
-    def _lookup_keys(self, batch: Any, out: Floats | None, policy: Oov, return_mask: bool) -> Any:
-        if isinstance(self._method, Keyed) and self.keys is None:
-            return self._lookup_strings(batch, out, return_mask)
-        keys = self._need_keys("lookup by key")
-        kind = self._stored.keys["type"] if self._stored.keys else None
-        chosen = oov.parse(policy, num_embeddings=self.num_embeddings, key_type=kind, subwords=self.subwords)
-        single = isinstance(batch, (str, bytes)) or np.ndim(batch) == 0
-        if single:
-            ids = np.array(keys.id(plain(batch)), np.int64)
-        else:
-            shape = np.shape(batch) if isinstance(batch, (np.ndarray, list, tuple)) else (len(batch),)
-            flat = np.reshape(np.asarray(batch, object), -1).tolist() if len(shape) > 1 else batch
-            ids = keys.ids(flat).reshape(shape)
-        known = ids >= 0
-        if not known.all():
-            lost = np.atleast_1d(~known).reshape(-1)
-            missing = [batch] if single else [flat[i] for i in np.flatnonzero(lost)]
-            if chosen.kind == "raise" and not isinstance(self._method, Keyed):
-                raise keys.missing_error(plain(missing[0]))
-            if self.num_embeddings:
-                rows = self._gather(np.where(known, ids, 0), out)
-            else:
-                rows = check_out(out, ids.shape, self._dim)
-            rows.reshape(-1, self._dim)[lost] = self._unknown([plain(k) for k in missing], chosen)
-        else:
-            rows = self._gather(ids, out)
-        return (rows, known) if return_mask else rows
-
-    def _lookup_strings(self, batch: Any, out: Floats | None, return_mask: bool) -> Any:
-        """Rows of any strings, by a method that needs no keys to be stored."""
-        texts = np.asarray(batch, object)
-        rows = check_out(out, texts.shape, self._dim)
-        rows[...] = self._computed([plain(k) for k in texts.reshape(-1)]).reshape(rows.shape)
-        return (rows, np.zeros(texts.shape, bool)) if return_mask else rows
-
-    def _computed(self, keys: list[Any]) -> Floats:
-        """Rows of keys that the table need not hold: those of a table of these keys alone."""
-        wrong = next((key for key in keys if not isinstance(key, str)), None)
-        if wrong is not None:
-            raise IdTypeError(f"keys must be strings, found {type(wrong).__name__} {wrong!r}; pass text")
-        method = cast(Keyed, self._method)
-        shared = {**self._stored.shared, **method.keyed(keys)}
-        rows, shape = np.empty((len(keys), self._dim), np.float32), TableShape(len(keys), self._dim)
-        bound, _ = kernels.bind(self._method, shape, 1 << len(keys).bit_length(), [Arrays({})], shared, self._backend)
-        bound.lookup(np.arange(len(keys), dtype=np.int64), rows, kernels.get_num_threads())
-        return rows
-
-    def _unknown(self, missing: list[Any], policy: oov.OovPolicy) -> Floats:
-        if policy.kind == "raise":
-            return self._computed(missing)
-        if policy.kind == "row":
-            return self._one(policy.row)
-        if policy.kind == "zeros":
-            return np.zeros(self._dim, np.float32)
-        if policy.kind == "subwords":
-            subwords = self.subwords
-            assert subwords is not None  # parse refused it otherwise
-            ids, offsets = oov.subword_bags(missing, subwords)
-            counts = np.maximum(np.diff(offsets, append=len(ids)), 1)
-            # As fastText does: times the rounded reciprocal. A "mean" bag divides, which may differ in the last bit.
-            return self.bag(ids, offsets) * (1 / counts).astype(np.float32)[:, None]
-        return np.stack([oov.ngram_vector(key, self._dim, self._typical_norm()) for key in missing])
-
-    def _typical_norm(self) -> float:
-        """Mean norm of up to 1,024 rows spread evenly over the table: the length of "ngrams" vectors."""
-        if self._norm is None:
-            at = np.unique(np.linspace(0, self.num_embeddings - 1, 1024).astype(np.int64))
-            norms = np.linalg.norm(self._gather(at, None).astype(np.float64), axis=1)
-            norms = norms[np.isfinite(norms)]
-            self._norm = float(norms.mean()) if len(norms) else 1.0
-        return self._norm
 
     def bag(
         self,

@@ -42,8 +42,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "kernels": {"errors", "arrays", "method", "encoding", "transform", "registry", "pipeline", "native", "threads"},
     "sources": {"errors", "arrays", "method"},
     "oov": {"errors"},
+    # Table.lookup of keys is a function of that room.
+    "table_keys": {"errors", "arrays", "method", "arguments", "kernels", "oov", "table"},
     # Table.search and its kin are functions of the search room.
-    "table": ONLINE | {"search", "arguments", "cuda"},
+    "table": ONLINE | {"search", "arguments", "cuda", "table_keys"},
     # Table.to is a function of the cuda room.
     # Rows that lie on a device are compressed there.
     "cuda": ONLINE | {"table", "arguments", "search", "budgets", "sampling", "compression"},
