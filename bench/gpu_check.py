@@ -1,10 +1,11 @@
-"""`python -m bench.gpu_check [--quick] [--out DIR]`: everything there is to check and time on a machine with a GPU.
+"""`python -m bench.gpu_check [--quick] [--steps …] [--out DIR]`: all there is to check and time on a GPU's machine.
 
 Builds the extensions in place, runs the tests marked `gpu` on fresh random inputs, runs compute-sanitizer over a small
 set where it is installed, measures the device's own copy bandwidth, times every kernel beside the bytes it must move,
 int8 bags beside `torch.nn.functional.embedding_bag`, tables kept in part on the device or shared out to several, rows
 in training with their gradients beside torch's own chain of operations, and encoding. Writes gpu_check.json and
-gpu_check.txt; prints the table.
+gpu_check.txt after each of these; prints the table. What an earlier call with the same --out found is kept unless it is
+done again, so that the steps may be spread over calls, or go on after one that was ended.
 Exit status: 0 when all was well, 1 when a check failed, 2 without a GPU. Needs nvcc and numpy; CuPy or PyTorch
 for timing; no more of embstore's own dependencies than opening a table does.
 """
@@ -13,35 +14,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import shutil
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-DIM, LENGTH = 128, 32
-# Configurations whose bags and lookups are timed; pq has 32 codes of 8 bits.
-TIMED: list[tuple[str, dict[str, Any]]] = [
-    ("float32", {}),
-    ("float16", {}),
-    ("bfloat16", {}),
-    ("int16", {}),
-    ("int8", {}),
-    ("int8", {"symmetric": True}),
-    ("int4", {}),
-    ("int4", {"block_size": 64}),
-    ("int2", {"block_size": 64}),
-    ("nf4", {}),
-    ("dynamic8", {}),
-    ("pq", {}),
-]
-GOAL = 0.8  # of the copy bandwidth, for float16, int8, int4, nf4 and pq
-AIMED = ("float16", "int8", "int4", "nf4", "pq")
+STEPS = ("build", "tests", "sanitizer", "timings")
 
 
 def run(command: list[str], log: Path, timeout: float) -> dict[str, Any]:
@@ -61,267 +45,13 @@ def run(command: list[str], log: Path, timeout: float) -> dict[str, Any]:
     return {"command": " ".join(command), "status": status, "seconds": seconds, "tail": tail}
 
 
-class Clock:
-    """Events, arrays and random ids of CuPy or PyTorch, whichever is there; CuPy first."""
-
-    def __init__(self) -> None:
-        try:
-            import cupy
-
-            self.cupy: Any = cupy
-            self.torch: Any = None
-            cupy.cuda.Device(0).use()
-        except ImportError:
-            import torch
-
-            self.cupy, self.torch = None, torch
-
-    def ids(self, n: int, below: int, seed: int) -> Any:
-        if self.cupy is not None:
-            self.cupy.random.seed(seed)
-            return self.cupy.random.randint(0, below, n, dtype=self.cupy.int64)
-        self.torch.manual_seed(seed)
-        return self.torch.randint(0, below, (n,), device="cuda")
-
-    def skewed(self, n: int, below: int, seed: int) -> Any:
-        """Random ids of which a tenth of all rows takes more than half: the small ones."""
-        if self.cupy is not None:
-            self.cupy.random.seed(seed)
-            return (self.cupy.random.rand(n) ** 4 * below).astype(self.cupy.int64)
-        self.torch.manual_seed(seed)
-        return (self.torch.rand(n, device="cuda", dtype=self.torch.float64) ** 4 * below).long()
-
-    def normal(self, shape: tuple[int, ...], seed: int) -> Any:
-        if self.cupy is not None:
-            self.cupy.random.seed(seed)
-            return self.cupy.random.standard_normal(shape, dtype=self.cupy.float32)
-        self.torch.manual_seed(seed)
-        return self.torch.randn(shape, device="cuda")
-
-    def rows(self, shape: tuple[int, ...], seed: int) -> Any:
-        """Normal values on the device."""
-        return self.normal(shape, seed)
-
-    def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
-        if self.cupy is not None:
-            return self.cupy.empty(shape, dtype)
-        return self.torch.empty(shape, dtype=getattr(self.torch, dtype), device="cuda")
-
-    def seconds(self, calls: list[Callable[[], Any]], repeats: int) -> float:
-        """Median seconds of a call, each given in turn so that none finds its data in the cache."""
-        for call in calls:
-            call()
-        times = []
-        for i in range(repeats):
-            begin, end = self._event(), self._event()
-            begin.record()
-            calls[i % len(calls)]()
-            end.record()
-            end.synchronize()
-            elapsed = begin.elapsed_time(end) if self.cupy is None else self.cupy.cuda.get_elapsed_time(begin, end)
-            times.append(elapsed / 1e3)
-        return sorted(times)[len(times) // 2]
-
-    def _event(self) -> Any:
-        return self.cupy.cuda.Event() if self.cupy is not None else self.torch.cuda.Event(enable_timing=True)
-
-    def copy_bandwidth(self, nbytes: int) -> float:
-        """Bytes read and written a second by the device's own copies."""
-        a, b = self.empty((nbytes // 4,), "float32"), self.empty((nbytes // 4,), "float32")
-        if self.cupy is not None:
-            a[...] = self.cupy.random.rand(1 << 20, dtype=self.cupy.float32).repeat(nbytes // 4 >> 20)
-            copy = [lambda: b.data.copy_from_device_async(a.data, a.nbytes, self.cupy.cuda.get_current_stream())]
-        else:
-            a.uniform_()
-            copy = [lambda: b.copy_(a)]
-        return 2 * a.nbytes / self.seconds(copy, 20)
-
-
-def row_sizes(name: str, config: dict[str, Any]) -> list[int]:
-    """Bytes of a row of each array that has rows."""
-    from embstore import registry
-    from embstore.arrays import TableShape
-
-    shape = TableShape(1, DIM)
-    layout = registry.get(name)(**config).resolve(shape).layout(shape)
-    return [spec.row_nbytes for spec in layout if spec.partition == "rows"]
-
-
-def big_table(name: str, config: dict[str, Any], rows: int) -> Any:
-    """A table of random rows: some thousands, encoded and drawn from anew for two shards that others repeat."""
-    import numpy as np
-    from in_memory import table_of
-    from pair import encoded
-
-    from embstore import registry
-    from embstore.arrays import Arrays, TableShape
-
-    small = TableShape(1 << 12, DIM)
-    arrays, shared = encoded(registry.get(name)(**config).resolve(small), small, 1)
-    rng, most = np.random.default_rng(2), 1 << 20
-    order = [rng.integers(0, small.num_embeddings, min(most, rows)) for _ in range(2)]
-    parts = [{k: np.ascontiguousarray(v[o]) for k, v in arrays.items()} for o in order]
-    starts = range(0, rows, most)
-    shards = [Arrays({k: v[: rows - s] for k, v in parts[s // most % 2].items()}, s) for s in starts]
-    shape = TableShape(rows, DIM)
-    return table_of(registry.get(name)(**config).resolve(shape), shape, shards, most, shared)
-
-
-def sectors(row_bytes: int) -> float:
-    """Bytes that memory moves for a row of an array, in sectors of 32: the mean over where rows begin."""
-    step = math.gcd(row_bytes, 32)
-    begins = range(0, 32, step)
-    return sum(-(-(begin + row_bytes) // 32) * 32 for begin in begins) / len(begins)
-
-
-def timings(quick: bool, bandwidth: float, clock: Clock) -> Iterator[dict[str, Any]]:
-    nbytes = (256 << 20) if quick else (4 << 30)
-    lookups, bags, repeats = (1 << 17, 1 << 13, 10) if quick else (1 << 20, 1 << 16, 30)
-    for name, config in TIMED:
-        sizes = row_sizes(name, config)
-        row_bytes, in_sectors = sum(sizes), sum(sectors(size) for size in sizes)
-        table = big_table(name, config, nbytes // row_bytes)
-        with table.to("cuda") as gpu:
-            n = table.num_embeddings
-            for what, count, out_rows, dtype in (
-                ("lookup", lookups, lookups, "float32"),
-                ("lookup", lookups, lookups, "float16"),
-                ("bag", bags * LENGTH, bags, "float32"),
-            ):
-                sets = [clock.ids(count, n, seed) for seed in range(3)]
-                out = clock.empty((out_rows, DIM), dtype)
-                if what == "bag":
-                    sets = [ids.reshape(bags, LENGTH) for ids in sets]
-                    calls = [lambda ids=ids, out=out: gpu.bag(ids, out=out) for ids in sets]
-                else:
-                    calls = [lambda ids=ids, out=out: gpu.lookup(ids, out=out) for ids in sets]
-                seconds = clock.seconds(calls, repeats)
-                width = 4 if dtype == "float32" else 2
-                fixed = count * 8 + out_rows * DIM * width
-                moved = fixed + count * row_bytes
-                yield {
-                    "method": name, "config": config, "what": what, "out": dtype, "rows": n, "ids": count,
-                    "table_bytes": n * row_bytes, "seconds": seconds, "bytes": moved,
-                    "bytes_in_sectors": fixed + count * in_sectors, "ids_per_second": count / seconds,
-                    "bytes_per_second": moved / seconds, "of_copy": moved / seconds / bandwidth,
-                    "of_copy_in_sectors": (fixed + count * in_sectors) / seconds / bandwidth,
-                }  # fmt: skip
-            gpu.synchronize()
-
-
-def beside_torch(quick: bool, clock: Clock) -> dict[str, Any] | None:
-    """int8 bags and PyTorch's of float32 and float16 weights, on the same ids; None without PyTorch."""
-    try:
-        import torch
-    except ImportError:
-        return None
-    if not torch.cuda.is_available():
-        return None
-    rows, bags, repeats = (1 << 19, 1 << 13, 10) if quick else (1 << 24, 1 << 16, 30)
-    table, n = big_table("int8", {}, rows), rows
-    sets = [torch.randint(0, n, (bags, LENGTH), device="cuda") for _ in range(3)]
-    found: dict[str, Any] = {"rows": n, "bags": bags, "length": LENGTH}
-    timer = of_torch(torch)
-    with table.to("cuda") as gpu:
-        out = torch.empty((bags, DIM), device="cuda")
-        found["int8"] = timer.seconds([lambda ids=ids: gpu.bag(ids, out=out) for ids in sets], repeats)
-    pool = torch.nn.functional.embedding_bag
-    for name in ("float32", "float16"):
-        weight = torch.randn((n, DIM), device="cuda").to(getattr(torch, name))
-        found[name] = timer.seconds([lambda ids=ids, w=weight: pool(ids, w, mode="sum") for ids in sets], repeats)
-        found[f"times_{name}"] = found[name] / found["int8"]
-        del weight
-    return found
-
-
-def caches(quick: bool, clock: Clock) -> Iterator[dict[str, Any]]:
-    """Lookups of skewed ids from tables of which a part is on the device, the rest in memory of the host."""
-    nbytes, count, repeats = (256 << 20, 1 << 15, 10) if quick else (8 << 30, 1 << 18, 20)
-    for name in ("float32", "int8", "pq"):
-        row_bytes = sum(row_sizes(name, {}))
-        table = big_table(name, {}, nbytes // row_bytes)
-        for share in (0.0, 0.1, 0.5, 1.0):
-            # 2 bits a row are the map, and 4 bytes a row count ids.
-            room = int(table.num_embeddings * (4.25 + share * row_bytes)) + 4096 if share < 1 else None
-            with table.to("cuda", cache_bytes=room) as gpu:
-                sets = [clock.skewed(count, table.num_embeddings, seed) for seed in range(3)]
-                out = clock.empty((count, DIM), "float32")
-                seconds = clock.seconds(
-                    [lambda ids=ids, gpu=gpu, out=out: gpu.lookup(ids, out=out) for ids in sets], repeats
-                )
-                found = gpu.report()
-            yield {
-                "method": name, "rows": table.num_embeddings, "row_bytes": row_bytes, "ids": count, "share": share,
-                "hit_rate": found.hit_rate, "device_bytes": found.device_nbytes, "host_bytes": found.host_nbytes,
-                "seconds": seconds, "ids_per_second": count / seconds,
-            }  # fmt: skip
-
-
-def split_tables(quick: bool, clock: Clock) -> Iterator[dict[str, Any]]:
-    """Lookups and searches of tables shared out to every device, or to one as if it were two."""
-    from embstore.cuda.driver import extension
-
-    rows, count = (1 << 18, 1 << 15) if quick else (8 << 20, 1 << 18)
-    devices = list(range(int(extension().found()["devices"])))
-    table = big_table("int8", {}, rows)
-    rows = table.num_embeddings
-    for given in ([0], [0, 0], *([devices] if len(devices) > 1 else [])):
-        with table.to(given) as gpu:
-            sets = [clock.ids(count, rows, seed) for seed in range(3)]
-            queries = [clock.normal((100, DIM), seed) for seed in range(3)]
-            out = clock.empty((count, DIM), "float32")
-            looked = clock.seconds([lambda ids=ids, gpu=gpu, out=out: gpu.lookup(ids, out=out) for ids in sets], 10)
-            searched = clock.seconds([lambda q=q, gpu=gpu: gpu.search(q, 10, "ip") for q in queries], 5)
-        yield {"devices": given, "rows": rows, "ids": count, "lookup_seconds": looked, "search_seconds": searched}
-
-
-def searches(quick: bool, clock: Clock) -> Iterator[dict[str, Any]]:
-    """Exact searches of batches of 100 queries; beside PyTorch's matmul and topk in float16 where PyTorch is."""
-    rows, queries, k = (1 << 18 if quick else 10 << 20), 100, 10
-    for name, config in (
-        ("float16", {}), ("int8", {}), ("int4", {}), ("pq", {}), ("pq", {"m": 16}), ("rabitq", {}), ("binary", {}),
-    ):  # fmt: skip
-        with big_table(name, config, rows).to("cuda") as gpu:
-            sets = [clock.normal((queries, DIM), seed) for seed in range(3)]
-            label = name + "".join(f" {field}={value}" for field, value in config.items())
-            # Where codes are scored as they are, both ways.
-            bound = gpu._open.bound
-            for exact in (False, True) if bound.coded_block() or bound.table_entries() else (True,):
-                calls = [lambda q=q, gpu=gpu, exact=exact: gpu.search(q, k, "ip", exact=exact) for q in sets]
-                yield {
-                    "method": label + ("" if exact else ", in integers"),
-                    "rows": rows, "queries": queries, "k": k, "seconds": clock.seconds(calls, 5 if quick else 15),
-                    "bytes": rows * sum(row_sizes(name, config)),
-                }  # fmt: skip
-    try:
-        import torch
-    except ImportError:
-        return
-    if not torch.cuda.is_available():
-        return
-    timer = of_torch(torch)
-    weight = torch.randn((rows, DIM), device="cuda").half()
-    given = [torch.randn((queries, DIM), device="cuda").half() for _ in range(3)]
-    seconds = timer.seconds([lambda q=q: torch.topk(q @ weight.T, k, dim=1) for q in given], 5 if quick else 15)
-    yield {
-        "method": "torch matmul + topk, float16", "rows": rows, "queries": queries, "k": k, "seconds": seconds,
-        "bytes": rows * DIM * 2,
-    }  # fmt: skip
-
-
-def of_torch(torch: Any) -> Clock:
-    """A clock of PyTorch's events, whatever else there is."""
-    timer = Clock.__new__(Clock)
-    timer.cupy, timer.torch = None, torch
-    return timer
-
-
 def sanitized() -> None:
     """The small set that compute-sanitizer watches: every method and every way to call it, once."""
     import numpy as np
     from pair import Pair
 
     from bench import gpu_training
+    from bench.gpu_timings import DIM, Clock, big_table, row_sizes
     from embstore import registry
     from embstore.cuda import driver
 
@@ -355,15 +85,17 @@ def sanitized() -> None:
 def table_of_results(result: dict[str, Any]) -> list[str]:
     """What is printed last and written to gpu_check.txt."""
     from bench import gpu_training
+    from bench.gpu_timings import AIMED, GOAL
 
-    device, lines = result["device"], []
-    lines.append(f"{device['name']}, copies {result['copy_bytes_per_second'] / 1e9:.0f} GB/s, {result['date']}")
+    lines = [f"{result['device']['name']}, {result['date']}"]
     for name, step in result["steps"].items():
         lines.append(f"{name}: {'well' if step['status'] == 0 else 'FAILED, see the JSON'} ({step['seconds']} s)")
-    lines.append(
-        f"{'method':<28}{'call':<18}{'Mids/s':>9}{'GB/s':>8}{'of copy':>9}{'by sectors':>12}   goal {GOAL:.0%} of copy"
-    )
-    for row in result["timings"]:
+    if "copy_bytes_per_second" in result:
+        lines.append(f"copies {result['copy_bytes_per_second'] / 1e9:.0f} GB/s")
+    if "timings" in result:
+        columns = f"{'method':<28}{'call':<18}{'Mids/s':>9}{'GB/s':>8}{'of copy':>9}{'by sectors':>12}"
+        lines.append(f"{columns}   goal {GOAL:.0%} of copy")
+    for row in result.get("timings", []):
         label = row["method"] + "".join(f" {k}={v}" for k, v in row["config"].items())
         aimed = row["method"] in AIMED and not row["config"] and (row["what"] == "bag" or row["out"] == "float32")
         verdict = ("reached" if row["of_copy"] >= GOAL else "missed") if aimed else ""
@@ -371,24 +103,24 @@ def table_of_results(result: dict[str, Any]) -> list[str]:
             f"{label:<28}{row['what'] + ' ' + row['out']:<18}{row['ids_per_second'] / 1e6:>9.0f}"
             f"{row['bytes_per_second'] / 1e9:>8.0f}{row['of_copy']:>9.0%}{row['of_copy_in_sectors']:>12.0%}   {verdict}"
         )
-    for row in result["searches"]:
+    for row in result.get("searches", []):
         lines.append(
             f"search, {row['method']}: {row['queries']} queries over {row['rows']:,} rows, k {row['k']}: "
             f"{row['seconds'] * 1e3:.2f} ms"
         )
-    for row in result["caches"]:
+    for row in result.get("caches", []):
         hits = "none" if row["hit_rate"] is None else f"{row['hit_rate']:.0%}"
         lines.append(
             f"cache, {row['method']}: {row['share']:.0%} of {row['rows']:,} rows on the device, {hits} of ids hit: "
             f"{row['ids_per_second'] / 1e6:.0f} Mids/s"
         )
-    for row in result["split"]:
+    for row in result.get("split", []):
         lines.append(
             f"split, int8 on devices {row['devices']}: {row['ids'] / row['lookup_seconds'] / 1e6:.0f} Mids/s looked "
             f"up, 100 queries over {row['rows']:,} rows {row['search_seconds'] * 1e3:.2f} ms"
         )
     lines += gpu_training.lines(result)
-    torch = result["beside_torch"]
+    torch = result.get("beside_torch")
     if torch is not None:
         lines.append(
             f"int8 bags: {torch['times_float32']:.2f} x torch's float32 (goal 2.5), {torch['times_float16']:.2f} x its "
@@ -397,11 +129,77 @@ def table_of_results(result: dict[str, Any]) -> list[str]:
     return lines
 
 
+def timed(quick: bool) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """The timings by name, in the order in which they are taken; the first is what others are compared to."""
+    from bench import gpu_timings as kernels
+    from bench import gpu_training
+
+    clock = kernels.Clock()
+    bandwidth = clock.copy_bandwidth((256 << 20) if quick else (4 << 30))
+    yield "copy_bytes_per_second", lambda: bandwidth
+    yield "timings", lambda: list(kernels.timings(quick, bandwidth, clock))
+    yield "beside_torch", lambda: kernels.beside_torch(quick, clock)
+    yield "searches", lambda: list(kernels.searches(quick, clock))
+    yield "caches", lambda: list(kernels.caches(quick, clock))
+    yield "split", lambda: list(kernels.split_tables(quick, clock))
+    yield "trainings", lambda: list(gpu_training.trainings(quick))
+    yield "encodings", lambda: list(gpu_training.encodings(quick, bandwidth, clock))
+
+
+def write(result: dict[str, Any], folder: Path) -> list[str]:
+    """Both files as far as things are, and the lines of the table."""
+    lines = table_of_results(result)
+    for name, text in (("gpu_check.json", json.dumps(result, indent=1)), ("gpu_check.txt", "\n".join(lines))):
+        partial = folder / f".{name}-partial"
+        partial.write_text(text + "\n")
+        partial.replace(folder / name)
+    return lines
+
+
+def earlier(folder: Path, quick: bool) -> dict[str, Any]:
+    """What an earlier call left in the folder, of tables of the same sizes."""
+    file = folder / "gpu_check.json"
+    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    return found if found.get("quick") == quick else {}
+
+
+def check(given: argparse.Namespace, result: dict[str, Any]) -> None:
+    """The tests, and the small set under the sanitizer."""
+    steps = result["steps"]
+    if "tests" in given.steps:
+        tests = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "tests/cuda"]
+        steps["tests"] = run(tests, given.out / "tests.log", 560)
+        write(result, given.out)
+    sanitizer = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path="/usr/local/cuda/bin")
+    if "sanitizer" in given.steps and sanitizer is not None:
+        watched = [sys.executable, "-m", "bench.gpu_check", "--sanitized"]
+        for tool in ("memcheck", "racecheck"):
+            command = [sanitizer, "--tool", tool, "--error-exitcode", "9", *watched]
+            steps[tool] = run(command, given.out / f"{tool}.log", 300)
+            write(result, given.out)
+
+
+def take_times(given: argparse.Namespace, result: dict[str, Any]) -> None:
+    """Every timing; one that fails is a failed step, and the others are taken."""
+    for name, take in timed(given.quick):
+        start = time.monotonic()
+        result["steps"].pop(name, None)
+        try:
+            result[name] = take()
+        except Exception:
+            tail = traceback.format_exc().splitlines()[-15:]
+            seconds = round(time.monotonic() - start, 1)
+            result["steps"][name] = {"command": name, "status": 1, "seconds": seconds, "tail": tail}
+        write(result, given.out)
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.gpu_check", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.gpu_check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="small tables: to see that it runs, not to quote")
+    parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS, help="some of the steps; all by default")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "gpu_check", help="where results and logs go")
-    parser.add_argument("--no-build", action="store_true", help="take the extensions as they are")
     parser.add_argument("--sanitized", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     sys.path[:0] = [str(ROOT / "tests" / "cuda"), str(ROOT / "tests"), str(ROOT / "tests" / "nn"), str(ROOT)]
@@ -412,8 +210,9 @@ def main() -> int:
         print("gpu_check needs a machine with a CUDA device, found none; run it on one", file=sys.stderr)
         return 2
     given.out.mkdir(parents=True, exist_ok=True)
-    steps: dict[str, Any] = {}
-    if not given.no_build:
+    result = earlier(given.out, given.quick)
+    steps = result.setdefault("steps", {})
+    if "build" in given.steps:
         os.environ["EMBSTORE_CUDA"] = "on"
         steps["build"] = run([sys.executable, "setup.py", "build_ext", "--inplace"], given.out / "build.log", 580)
         if steps["build"]["status"]:
@@ -421,41 +220,17 @@ def main() -> int:
             return 1
     from pair import why_no_device
 
-    from bench import gpu_training
     from embstore.cuda.driver import Driver
 
     why = why_no_device()
     if why is not None:
         print(f"gpu_check found no device to check: {why}", file=sys.stderr)
         return 2
-    tests = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "tests/cuda"]
-    steps["tests"] = run(tests, given.out / "tests.log", 560)
-    sanitizer = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path="/usr/local/cuda/bin")
-    if sanitizer is not None:
-        check = [sys.executable, "-m", "bench.gpu_check", "--sanitized"]
-        for tool in ("memcheck", "racecheck"):
-            command = [sanitizer, "--tool", tool, "--error-exitcode", "9", *check]
-            steps[tool] = run(command, given.out / f"{tool}.log", 300)
-    clock = Clock()
-    bandwidth = clock.copy_bandwidth((256 << 20) if given.quick else (4 << 30))
-    result = {
-        "date": time.strftime("%Y-%m-%d"),
-        "device": Driver().facts(0),
-        "quick": given.quick,
-        "copy_bytes_per_second": bandwidth,
-        "steps": steps,
-        "timings": list(timings(given.quick, bandwidth, clock)),
-        "beside_torch": beside_torch(given.quick, clock),
-        "searches": list(searches(given.quick, clock)),
-        "caches": list(caches(given.quick, clock)),
-        "split": list(split_tables(given.quick, clock)),
-        "trainings": list(gpu_training.trainings(given.quick)),
-        "encodings": list(gpu_training.encodings(given.quick, bandwidth, clock)),
-    }
-    lines = table_of_results(result)
-    (given.out / "gpu_check.json").write_text(json.dumps(result, indent=1) + "\n")
-    (given.out / "gpu_check.txt").write_text("\n".join(lines) + "\n")
-    print(*lines, sep="\n")
+    result |= {"date": time.strftime("%Y-%m-%d"), "device": Driver().facts(0), "quick": given.quick}
+    check(given, result)
+    if "timings" in given.steps:
+        take_times(given, result)
+    print(*write(result, given.out), sep="\n")
     return 1 if any(step["status"] for step in steps.values()) else 0
 
 

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from bench.gpu_check import DIM, Clock, of_torch, row_sizes
+from bench.gpu_timings import DIM, Clock, of_torch, row_sizes
 
 # Trainable methods whose rows and gradients have kernels.
 TRAINED: list[tuple[str, dict[str, Any]]] = [
@@ -122,7 +122,7 @@ def sanitized(clock: Clock) -> None:
 def lines(result: dict[str, Any]) -> list[str]:
     """What `gpu_check` prints of these."""
     lines = []
-    for row in result["trainings"]:
+    for row in result.get("trainings", []):
         label = row["method"] + "".join(f" {k}={v}" for k, v in row["config"].items())
         parts = (
             f"{what} {row[f'{what}_fused'] * 1e3:.3f} ms ({row[f'{what}_chain'] / row[f'{what}_fused']:.2f} x)"
@@ -131,7 +131,7 @@ def lines(result: dict[str, Any]) -> list[str]:
         lines.append(
             f"training, {label}, dim {row['dim']}, {row['ids']:,} ids, beside torch's chain: {', '.join(parts)}"
         )
-    for row in result["encodings"]:
+    for row in result.get("encodings", []):
         label = row["method"] + "".join(f" {k}={v}" for k, v in row["config"].items())
         speed = row["rows_per_second"] / 1e6
         lines.append(f"encoding, {label}: {speed:.0f} M rows of {DIM} a second, {row['of_copy']:.0%} of copy")

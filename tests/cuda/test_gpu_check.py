@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from test_gpu_table import OnDevice
 
 import embstore.cuda.encoder
 import embstore.cuda.take
-from bench import gpu_check, gpu_training
+from bench import gpu_check, gpu_timings, gpu_training
 from embstore.cuda.array import DeviceArray
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.skipif(why_no_device() is None, reason="this machine has a GPU")
 def test_without_a_gpu_it_says_so() -> None:
-    for command in (["-m", "bench.gpu_check"], ["bench/gpu_check.py", "--no-build"]):
+    for command in (["-m", "bench.gpu_check"], ["bench/gpu_check.py", "--steps", "tests"]):
         done = subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=ROOT)
         assert done.returncode == 2
         assert done.stderr.strip() == "gpu_check needs a machine with a CUDA device, found none; run it on one"
@@ -72,11 +73,11 @@ class FakeClock:
 
 
 def test_every_kernel_is_timed(host: HostDriver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_check, "LENGTH", 2)
-    encoded = gpu_check.big_table
-    monkeypatch.setattr(gpu_check, "TIMED", [("int8", {}), ("nf4", {}), ("int4", {"block_size": 64})])
-    monkeypatch.setattr(gpu_check, "big_table", lambda name, config, rows: encoded(name, config, 3000))
-    rows = list(gpu_check.timings(True, 1e9, FakeClock(host)))
+    monkeypatch.setattr(gpu_timings, "LENGTH", 2)
+    encoded = gpu_timings.big_table
+    monkeypatch.setattr(gpu_timings, "TIMED", [("int8", {}), ("nf4", {}), ("int4", {"block_size": 64})])
+    monkeypatch.setattr(gpu_timings, "big_table", lambda name, config, rows: encoded(name, config, 3000))
+    rows = list(gpu_timings.timings(True, 1e9, FakeClock(host)))
     assert [(r["method"], r["what"], r["out"]) for r in rows[:3]] == [
         ("int8", "lookup", "float32"), ("int8", "lookup", "float16"), ("int8", "bag", "float32"),
     ]  # fmt: skip
@@ -85,17 +86,17 @@ def test_every_kernel_is_timed(host: HostDriver, monkeypatch: pytest.MonkeyPatch
     assert first["bytes_in_sectors"] == first["ids"] * (8 + 160 + 512)
     assert first["of_copy"] == pytest.approx(first["bytes"] / 1e-3 / 1e9)
     assert host.held == {}
-    searches = list(gpu_check.searches(True, FakeClock(host)))
+    searches = list(gpu_timings.searches(True, FakeClock(host)))
     assert [row["method"] for row in searches] == [
         "float16", "int8, in integers", "int8", "int4, in integers", "int4", "pq", "pq m=16, in integers", "pq m=16",
         "rabitq, in integers", "rabitq", "binary, in integers", "binary",
     ]  # fmt: skip
-    caches = list(gpu_check.caches(True, FakeClock(host)))
+    caches = list(gpu_timings.caches(True, FakeClock(host)))
     assert [(row["method"], row["share"]) for row in caches[:4]] == [("float32", s) for s in (0.0, 0.1, 0.5, 1.0)]
     rates = [row["hit_rate"] for row in caches[:4]]
     assert rates == sorted(rates) and 0.5 < rates[1] < 0.6 and rates[3] == 1
     monkeypatch.setattr(driver.extension(), "found", lambda: {"devices": 1})
-    split = list(gpu_check.split_tables(True, FakeClock(host)))
+    split = list(gpu_timings.split_tables(True, FakeClock(host)))
     assert [row["devices"] for row in split] == [[0], [0, 0]]
     encodings = list(gpu_training.encodings(True, 1e9, FakeClock(host)))
     assert encodings[3]["bytes"] == (1 << 14) * (512 + 132)
@@ -141,12 +142,32 @@ def of_trainings(host: HostDriver, monkeypatch: pytest.MonkeyPatch) -> list[dict
 def test_the_set_for_the_sanitizer(
     host: HostDriver, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(gpu_check, "Clock", lambda: FakeClock(host))
+    monkeypatch.setattr(gpu_timings, "Clock", lambda: FakeClock(host))
     gpu_check.sanitized()
     assert capsys.readouterr().out == "sanitized set: done\n"
 
 
+def test_what_was_found_is_kept_where_a_timing_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fails() -> Any:
+        raise RuntimeError("no such kernel")
+
+    times = {"copy_bytes_per_second": lambda: 2e9, "timings": fails, "split": list}
+    monkeypatch.setattr(gpu_check, "timed", lambda quick: iter(times.items()))
+    given = argparse.Namespace(out=tmp_path, quick=True)
+    step = {"status": 0, "seconds": 1.0}
+    result = {"quick": True, "device": {"name": "X"}, "date": "2026-01-01", "steps": {"tests": step}}
+    gpu_check.take_times(given, result)
+    again = gpu_check.earlier(tmp_path, quick=True)
+    assert again["steps"]["tests"] == step and again["split"] == [] and again["copy_bytes_per_second"] == 2e9
+    assert again["steps"]["timings"]["tail"][-1] == "RuntimeError: no such kernel"
+    assert "timings: FAILED, see the JSON" in (tmp_path / "gpu_check.txt").read_text()
+    assert gpu_check.earlier(tmp_path, quick=False) == gpu_check.earlier(tmp_path / "none", quick=True) == {}
+    times["timings"] = list
+    gpu_check.take_times(given, again)
+    assert "timings" not in gpu_check.earlier(tmp_path, quick=True)["steps"]
+
+
 def test_sectors() -> None:
-    assert [gpu_check.sectors(n) for n in (32, 128, 4, 2, 64)] == [32, 128, 32, 32, 64]
-    assert gpu_check.sectors(132) == 160
-    assert gpu_check.sectors(31) == (32 * 2 + 64 * 30) / 32
+    assert [gpu_timings.sectors(n) for n in (32, 128, 4, 2, 64)] == [32, 128, 32, 32, 64]
+    assert gpu_timings.sectors(132) == 160
+    assert gpu_timings.sectors(31) == (32 * 2 + 64 * 30) / 32
