@@ -11,7 +11,6 @@ import math
 import re
 import statistics
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -21,45 +20,11 @@ from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
 from bench.html import __main__ as command
-from bench.html import page, published, runs, summary, svg, tables
+from bench.html import page, runs, summary, svg, tables
 from tests.ctr_lines import generated, line, write
+from tests.html_tree import Tree, sound
 
 RESULTS = Path(__file__).parents[1] / "bench" / "results"
-VOID = {"meta", "br", "link", "img", "input"}
-
-
-class Tree(HTMLParser):
-    """Elements as (tag, attributes, text); an element closed out of turn is an error."""
-
-    def __init__(self, content: str) -> None:
-        super().__init__()
-        self.open: list[tuple[str, dict, list[str]]] = []
-        self.found: list[tuple[str, dict, list[str]]] = []
-        self.feed(content)
-        self.close()
-        assert not self.open, self.open
-
-    def handle_starttag(self, tag, attributes):
-        assert len({name for name, _ in attributes}) == len(attributes), (tag, attributes)
-        element = (tag, dict(attributes), [])
-        self.found.append(element)
-        if tag not in VOID:
-            self.open.append(element)
-
-    def handle_endtag(self, tag):
-        assert self.open and self.open[-1][0] == tag, (tag, self.getpos())
-        self.open.pop()
-
-    def handle_data(self, data):
-        for _, _, text in self.open:
-            text.append(data)
-
-    def of(self, tag: str, **wanted: str) -> list[tuple[str, dict, list[str]]]:
-        return [e for e in self.found if e[0] == tag and all(e[1].get(k) == v for k, v in wanted.items())]
-
-
-def made(tmp_path: Path, lines: list[dict]) -> str:
-    return page.build(runs.read([write(tmp_path / "ctr.jsonl", lines)]))[0]
 
 
 @pytest.fixture(scope="module")
@@ -72,19 +37,8 @@ def built(material):
     return page.build(material)
 
 
-def sound(content: str) -> Tree:
-    tree = Tree(content)
-    ids = [a["id"] for _, a, _ in tree.found if "id" in a]
-    assert len(ids) == len(set(ids))
-    for _, a, _ in tree.found:
-        for name in a.get("aria-labelledby", "").split():
-            assert name in ids
-        if (link := a.get("href", "#")).startswith("#") and len(link) > 1:
-            assert link[1:] in ids
-    assert "nan" not in re.findall(r'="([^"]*)"', content) and not re.search(r"\b(nan|inf|None)\b", " ".join(
-        v for t, a, _ in tree.found for k, v in a.items() if k in ("x", "y", "d", "cx", "cy", "x1", "y1", "width")
-    ))  # fmt: skip
-    return tree
+def made(tmp_path: Path, lines: list[dict]) -> str:
+    return page.build(runs.read([write(tmp_path / "ctr.jsonl", lines)]))[0]
 
 
 def test_the_page_is_html_with_every_chart_told(built):
@@ -422,52 +376,3 @@ def test_labels_cover_nothing():
     assert 5 < sum(map(bool, shown)) < len(places)
     for a, b in itertools.combinations(labels.taken[len(places) :], 2):
         assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
-
-
-def published_root(root: Path) -> Path:
-    """A repository with the files and markers that `published` needs, and generated lines of two data sets."""
-    folder = root / "docs" / "benchmarks"
-    folder.mkdir(parents=True)
-    for name in ("generated-a", "generated-b"):
-        write(folder / f"{name}.jsonl", generated([name], ["hash", "int8", "dhe"]))
-
-    def between(name: str) -> str:
-        return published.BEGIN.format(name) + published.END.format(name)
-
-    (root / "README.md").write_text("before\n" + between("best methods") + "after\n")
-    (folder / "README.md").write_text(between("generated-b") + "between\n" + between("generated-a"))
-    return root
-
-
-def test_the_published_tables_say_what_the_runs_say(tmp_path, capsys):
-    root = published_root(tmp_path)
-    assert published.main(["--check"], root) == 1
-    assert "README.md is not what the runs say; run `python -m bench published`" in capsys.readouterr().err
-    assert published.main([], root) == 0
-    assert published.main(["--check"], root) == 0
-    text = (root / "README.md").read_text()
-    assert text.startswith("before\n") and text.endswith("after\n")
-    rows = [line for line in text.splitlines() if line.startswith("| ")]
-    assert rows[0] == "| of the float32 bytes | generated-a | generated-b |" and len(rows) == 2 + 5
-    lines = [json.loads(each) for each in (root / "docs/benchmarks/generated-a.jsonl").read_text().splitlines()]
-
-    def mean(method: str, budget: float | None) -> float:
-        return statistics.fmean(
-            r["test_auc"] for r in lines if (r["method"], r["budget"]) == (method, budget) and "test_auc" in r
-        )
-
-    least = min(mean("float32", None) - mean(method, 0.5) for method in ("hash", "int8", "dhe"))
-    assert f"{abs(least):.4f}" in rows[2].split("|")[2]
-    page = (root / "docs/benchmarks/README.md").read_text()
-    assert page.index("`hash`") < page.index("between\n") < page.rindex("`hash`")
-    loss = mean("float32", None) - mean("hash", 0.25)
-    row = next(line for line in page[page.index("between") :].splitlines() if line.startswith("| `hash`"))
-    assert f"{abs(loss):.4f} ±" in row.split("|")[3]
-    sound((root / "docs/benchmarks/report.html").read_text())
-
-
-def test_a_missing_marker_is_named(tmp_path):
-    root = published_root(tmp_path)
-    (root / "README.md").write_text("nothing\n")
-    with pytest.raises(SystemExit, match=r"README\.md must have the lines '<!-- best methods"):
-        published.main([], root)
