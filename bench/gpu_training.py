@@ -15,6 +15,7 @@ TRAINED: list[tuple[str, dict[str, Any]]] = [
     ("compo", {"budget": 0.1, "op": "add"}),
     ("robe", {"budget": 0.1}),
     ("adapt", {"budget": 0.1}),
+    ("tt", {"budget": 0.1}),
     ("int8", {}),
     ("alpt", {}),
 ]

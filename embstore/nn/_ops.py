@@ -10,6 +10,7 @@ not float32, an operator does what the chain does (`_rows`), with equal results.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,8 @@ from ._rows import Shapes
 
 # Kinds of devices whose tensors the kernels take. Tests add the host's, where the same kernels run in loops.
 KERNELS_ON = ["cuda"]
+# Of csrc/cuda/nn/tt.cu: cores, and bytes of a block's own memory for a row.
+_TT_CORES, _TT_ROW = 4, 48 << 10
 _choice: bool | None = None
 
 
@@ -65,6 +68,12 @@ def _serves(*weights: Tensor) -> bool:
 def _reaches(ids: Tensor, *others: Tensor) -> bool:
     """Whether a kernel can follow these ids: int64, where the rest is. Else torch says what is wrong."""
     return ids.dtype == torch.int64 and all(other.device == ids.device for other in others)
+
+
+def _as_given(ids: Tensor) -> contextlib.AbstractContextManager[Any]:
+    """Products of matrices in the dtype of the weights, as the kernels make them and the fake forms say."""
+    found: contextlib.AbstractContextManager[Any] = torch.autocast(ids.device.type, enabled=False)
+    return found
 
 
 @dataclass(frozen=True)
@@ -176,7 +185,8 @@ class RowsOperator:
         serves = self._makes_rows and _serves(*weights) and _reaches(ids, *weights, *fixed)
         launch = self._launch(fixed, shapes, *settings) if serves else None
         if launch is None:
-            return self._rows(ids, weights, fixed, *settings)
+            with _as_given(ids):
+                return self._rows(ids, weights, fixed, *settings)
         dim = self._width(shapes, *settings)
         out = weights[0].new_empty((len(ids), dim))
         _run(self._kind, launch, ids.contiguous(), out, (num_embeddings, dim), None, weights)
@@ -190,7 +200,8 @@ class RowsOperator:
         serves = _serves(grad, *weights) and _reaches(ids, grad, *weights, *fixed)
         launch = self._launch(fixed, shapes, *settings) if serves else None
         if launch is None:
-            return self._gradients(grad, ids, weights, fixed, shapes, *settings)
+            with _as_given(ids):
+                return self._gradients(grad, ids, weights, fixed, shapes, *settings)
         found = [grad.new_zeros(shape) for shape in shapes]
         _run(self._kind, launch, ids.contiguous(), grad, (num_embeddings, grad.shape[1]), found, weights)
         return found
@@ -236,6 +247,28 @@ compo = RowsOperator(
     width=lambda shapes, collisions, op: sum(s[1] for s in shapes) if op == "concat" else shapes[0][1],
     launch=_compo,
     needs=lambda collisions, op: op == "multiply",
+)
+
+
+def _tt(fixed: Sequence[Tensor], shapes: Shapes, dim: int) -> Launch | None:
+    kept = sum(math.prod(s[2] for s in shapes[: i + 1]) * shapes[i][3] for i in range(1, len(shapes) - 1))
+    if len(shapes) > _TT_CORES or 4 * (_TT_CORES + 2 * kept) > _TT_ROW:
+        return None
+    config: dict[str, Any] = {"cores": len(shapes)}
+    for i, (n, _, values, rank) in enumerate(shapes):
+        config |= {f"rows{i}": n, f"values{i}": values, f"rank{i}": rank}
+    return Launch(config, [f"core{i}" for i in range(len(shapes))], {})
+
+
+tt = RowsOperator(
+    "tt",
+    "int dim",
+    _rows.tt_rows,
+    _rows.tt_gradients,
+    width=lambda shapes, dim: dim,
+    launch=_tt,
+    rank=4,
+    needs=lambda dim: True,
 )
 
 

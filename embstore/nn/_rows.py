@@ -6,6 +6,7 @@ trained, and settings. The forward chain, differentiated by autograd, is what `g
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -72,6 +73,54 @@ def compo_gradients(
             grad = grad * part
         grads.insert(0, grad)
     return [_gathered(g.contiguous(), d, shape[0]) for g, d, shape in zip(grads, found, shapes, strict=True)]
+
+
+# Tensor trains: products of a slice of each core. Products that ids of a batch share are made once.
+
+
+def tt_rows(ids: Tensor, cores: Sequence[Tensor], fixed: Sequence[Tensor], dim: int) -> Tensor:
+    """Products (n, dim) of slices of cores (n_i, r_i, q_i, r_{i+1}), as the digits of ids choose them."""
+    return _tt_products(ids, cores)[:, :dim]
+
+
+def _tt_products(ids: Tensor, cores: Sequence[Tensor]) -> Tensor:
+    """Products (n, q_0 … q_last r_last) of all cores, for ids (n,) in the digits of these."""
+    *others, core = cores
+    if not others:
+        return nn.functional.embedding(ids, core.flatten(1))
+    _, inverse, left, right = _tt_factors(ids, cores)
+    return nn.functional.embedding(inverse, torch.bmm(left, right).flatten(1))
+
+
+def _tt_factors(ids: Tensor, cores: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Ids once each, where each id stands among them, the products before the last core, and its slices."""
+    *others, core = cores
+    unique, inverse = torch.unique(ids, return_inverse=True)
+    size, rank, values, after = core.shape
+    outer = math.prod(other.shape[2] for other in others)
+    left = _tt_products(unique // size, others).reshape(len(unique), outer, rank)
+    right = nn.functional.embedding(unique % size, core.flatten(1)).reshape(len(unique), rank, values * after)
+    return unique, inverse, left, right
+
+
+def tt_gradients(
+    grad: Tensor, ids: Tensor, cores: Sequence[Tensor], fixed: Sequence[Tensor], shapes: Shapes, dim: int
+) -> list[Tensor]:
+    """Of each core."""
+    width = math.prod(shape[2] for shape in shapes)
+    return _tt_gradients(nn.functional.pad(grad, (0, width - dim)), ids, cores)
+
+
+def _tt_gradients(grad: Tensor, ids: Tensor, cores: Sequence[Tensor]) -> list[Tensor]:
+    *others, core = cores
+    if not others:
+        return [_gathered(grad.contiguous(), ids, len(core)).reshape(core.shape)]
+    unique, inverse, left, right = _tt_factors(ids, cores)
+    own = _gathered(grad.contiguous(), inverse, len(unique)).reshape(len(unique), left.shape[1], right.shape[2])
+    size = len(core)
+    slices = torch.bmm(left.mT, own).flatten(1)
+    found = _tt_gradients(torch.bmm(own, right.mT).flatten(1), unique // size, others)
+    return [*found, _gathered(slices, unique % size, size).reshape(core.shape)]
 
 
 # ROBE: runs of a pool, at hashed places.

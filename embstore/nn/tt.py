@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..method import Method, nbytes
 from ..methods.tt import TT as TTMethod
+from . import _ops
 from ._coded import F32, CodedEmbedding
 from .base import Asked, array
 
@@ -68,18 +69,7 @@ class TT(CodedEmbedding):
         return method.decode_core(method.encode_cores([values]), 0)
 
     def rows(self, ids: Tensor) -> Tensor:
-        return self._products(ids, len(self.cores) - 1)[:, : self.embedding_dim]
-
-    def _products(self, ids: Tensor, last: int) -> Tensor:
-        """Products (n, q_0 … q_last r_last) of cores 0 … `last`, for ids (n,) in the digits of these cores."""
-        core = self._read(self.cores[last])
-        if last == 0:
-            return nn.functional.embedding(ids, core.flatten(1))
-        unique, inverse = torch.unique(ids, return_inverse=True)
-        size, rank = core.shape[:2]
-        left = self._products(unique // size, last - 1).reshape(len(unique), -1, rank)
-        right = nn.functional.embedding(unique % size, core.flatten(1)).reshape(len(unique), rank, -1)
-        return nn.functional.embedding(inverse, torch.bmm(left, right).flatten(1))
+        return _ops.tt(ids, [self._read(core) for core in self.cores], [], self.num_embeddings, self.embedding_dim)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         return cast(TTMethod, self.method).encode_cores([array(core) for core in self.cores])
