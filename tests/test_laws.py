@@ -62,7 +62,7 @@ MORE = {
         {"density": 0.1, "rows_per_start": 16, "index": "bitmap"},
         {"density": 0.02, "rows_per_start": 64, "index": "cells", "values": "int8", "start_dtype": "uint64"},
     ],
-    "dedup": [{"limit": 10**6}],
+    "dedup": [{"limit": 10**6}, {"place_dtype": "uint16"}, {"place_dtype": "uint8", "block_rows": 9}],
     "mixed_dim": [
         {"weighted": True},
         {"limit": 10_000},

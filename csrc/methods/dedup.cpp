@@ -5,10 +5,11 @@
 namespace embstore::EMBSTORE_ISA {
 namespace {
 
-template <class T>
+// T: how values are stored; P: the unsigned integer of places.
+template <class T, class P>
 struct DedupDecode {
-  Rows places;             // of blocks of one row
-  const uint32_t* shared;  // of larger blocks; null otherwise
+  Rows places;      // of blocks of one row
+  const P* shared;  // of larger blocks; null otherwise
   const typename T::Item* blocks;
   int64_t unique, block_rows, block_dims, columns, dim, line_bytes;
 
@@ -24,17 +25,17 @@ struct DedupDecode {
     if (block_rows == 1)
       places = Rows(t, "place");
     else
-      shared = reinterpret_cast<const uint32_t*>(t.shared.at("place").data);
+      shared = reinterpret_cast<const P*>(t.shared.at("place").data);
   }
-  const uint32_t* place(int64_t id) const {
-    return shared == nullptr ? reinterpret_cast<const uint32_t*>(places[id]) : shared + id / block_rows * columns;
+  const P* place(int64_t id) const {
+    return shared == nullptr ? reinterpret_cast<const P*>(places[id]) : shared + id / block_rows * columns;
   }
-  const typename T::Item* block(uint32_t at, int64_t id) const {
+  const typename T::Item* block(P at, int64_t id) const {
     return blocks + (int64_t(at) * block_rows + id % block_rows) * block_dims;
   }
   void prefetch(int64_t id) const { ::embstore::EMBSTORE_ISA::prefetch(place(id)); }
   void follow(int64_t id) const {
-    const uint32_t* at = place(id);
+    const P* at = place(id);
     for (int64_t c = 0; c < columns; ++c) {
       if (int64_t(at[c]) >= unique) continue;
       const auto* first = reinterpret_cast<const uint8_t*>(block(at[c], id));
@@ -44,7 +45,7 @@ struct DedupDecode {
   }
   template <class Sink>
   void decode(int64_t id, Sink& sink) const {
-    const uint32_t* at = place(id);
+    const P* at = place(id);
     over_blocks(dim, block_dims, [&](int64_t c, int64_t first, int64_t end) {
       int64_t j = first;
       if (int64_t(at[c]) >= unique) {
@@ -64,10 +65,20 @@ struct DedupDecode {
   }
 };
 
+template <class T, class P>
+std::unique_ptr<Kernel> made(const TableView& t) {
+  return std::make_unique<IndirectKernel<DedupDecode<T, P>>>(DedupDecode<T, P>(t));
+}
+
+template <class T>
+std::unique_ptr<Kernel> of_places(const TableView& t) {
+  if (t.params.is("place_dtype", "uint8")) return made<T, uint8_t>(t);
+  if (t.params.is("place_dtype", "uint16")) return made<T, uint16_t>(t);
+  return made<T, uint32_t>(t);
+}
+
 std::unique_ptr<Kernel> dedup_kernel(const TableView& t) {
-  if (t.params.is("values", "float16"))
-    return std::make_unique<IndirectKernel<DedupDecode<StoredHalf>>>(DedupDecode<StoredHalf>(t));
-  return std::make_unique<IndirectKernel<DedupDecode<StoredFloat>>>(DedupDecode<StoredFloat>(t));
+  return t.params.is("values", "float16") ? of_places<StoredHalf>(t) : of_places<StoredFloat>(t);
 }
 
 }  // namespace

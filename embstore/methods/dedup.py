@@ -17,6 +17,8 @@ from ..method import FloatRows, Ids, Named, RowMethod, Rows, nbytes
 from ._leaders import leaders
 
 U32 = npt.NDArray[np.uint32]
+# What places may be stored as, and how many blocks that tells apart.
+PLACES = {"uint8": 1 << 8, "uint16": 1 << 16, "uint32": 1 << 32}
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Dedup(RowMethod):
     """Equal rows, or blocks of rows and columns, are stored once, with a map from each place to its block; lossless.
 
     It pays where a table repeats itself: rows of ids that were never trained, copies under several keys. A table
-    without repetition becomes larger by the map, 4 bytes a block.
+    without repetition becomes larger by the map, a `place_dtype` a block.
 
     Parameters
     ----------
@@ -36,17 +38,20 @@ class Dedup(RowMethod):
         differs by at most `tolerance` times its own length (L2); found by hashing, so some such pairs are missed.
     values : "float32", or "float16": rounded first, then compared.
     limit : bytes not to exceed; the tolerance is raised for it as far as needed. What a budget sets.
+    place_dtype : "uint32", or "uint16" or "uint8" where at most 65,536 or 256 blocks are stored: of the map.
 
     The blocks that are stored are held in memory while a table is made.
     """
 
     id: ClassVar[str] = "dedup"
+    later: ClassVar[tuple[str, ...]] = ("place_dtype",)
 
     block_rows: int = 1
     block_dims: int | None = None
     tolerance: float = 0.0
     values: Literal["float32", "float16"] = "float32"
     limit: int | None = None
+    place_dtype: Literal["uint32", "uint16", "uint8"] = "uint32"
 
     def __post_init__(self) -> None:
         for name, value in (("block_rows", self.block_rows), ("block_dims", self.block_dims), ("limit", self.limit)):
@@ -58,6 +63,10 @@ class Dedup(RowMethod):
             raise ConfigError(f"tolerance of dedup must be from 0 to below 1, found {self.tolerance!r}; 0 is exact")
         if self.values not in ("float32", "float16"):
             raise ConfigError(f"values of dedup must be 'float32' or 'float16', found {self.values!r}; choose one")
+        if self.place_dtype not in PLACES:
+            raise ConfigError(
+                f"place_dtype of dedup must be 'uint32', 'uint16' or 'uint8', found {self.place_dtype!r}; choose one"
+            )
 
     def resolve(self, shape: TableShape) -> Self:
         """Cut the block to the table."""
@@ -74,8 +83,9 @@ class Dedup(RowMethod):
         return -(-dim // (self.block_dims or dim))
 
     def free_sizes(self, shape: TableShape) -> dict[str, int]:
-        """As many blocks as there are places, what a table without repetition needs, or as the limit has room for."""
+        """As many blocks as there are places, what a table without repetition needs, or as there is room for."""
         cells = _cells(shape, self.block_rows, self.block_dims or shape.embedding_dim)
+        cells = min(cells, PLACES[self.place_dtype])
         if self.limit is None:
             return {"unique": cells}
         none, one = (nbytes(self, shape, unique=count) for count in (0, 1))
@@ -86,8 +96,8 @@ class Dedup(RowMethod):
         columns = self._columns(dim)
         blocks = ArraySpec("blocks", self.values, ("unique", self.block_rows, self.block_dims or dim), "shared")
         if self.block_rows == 1:
-            return blocks, ArraySpec("place", "uint32", (n, columns), "rows")
-        return blocks, ArraySpec("place", "uint32", (-(-n // self.block_rows), columns), "shared")
+            return blocks, ArraySpec("place", self.place_dtype, (n, columns), "rows")
+        return blocks, ArraySpec("place", self.place_dtype, (-(-n // self.block_rows), columns), "shared")
 
     def for_budget(self, shape: TableShape, nbytes_: int) -> Self:
         """`limit` for the budget; how far it can be kept, only the rows tell."""
@@ -115,7 +125,7 @@ class Dedup(RowMethod):
         seen.clear()
         place = np.concatenate([np.zeros(0, np.uint32), *places])
         blocks, merged = self._merged(blocks, shape, rng)
-        place = merged[place].reshape(-1, self._columns(dim))
+        place = merged[place].astype(self.place_dtype).reshape(-1, self._columns(dim))
         return {
             "blocks": blocks.reshape(-1, self.block_rows, self.block_dims or dim),
             "_place" if self.block_rows == 1 else "place": place,
@@ -164,9 +174,14 @@ class Dedup(RowMethod):
                 kept, merged = np.arange(len(blocks)), np.arange(len(blocks), dtype=np.uint32)
             else:
                 kept, merged = leaders(blocks.astype(np.float32), tolerance, np.random.default_rng(seed))
-            size = nbytes(self, shape, unique=len(kept))
-            if self.limit is None or size <= self.limit:
+            size, most = nbytes(self, shape, unique=len(kept)), PLACES[self.place_dtype]
+            if len(kept) <= most and (self.limit is None or size <= self.limit):
                 return blocks[kept], merged
+        if len(kept) > most:
+            raise ConfigError(
+                f"place_dtype {self.place_dtype!r} of dedup tells {most:,} blocks apart, found {len(kept):,}; use a "
+                "wider one"
+            )
         raise BudgetError(
             f"dedup needs {size:,} bytes even at a tolerance of {tolerance:.2f}, found a budget of {self.limit:,}; "
             "raise it or choose another method"

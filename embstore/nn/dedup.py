@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..arrays import TableShape
 from ..errors import BudgetError, ConfigError
 from ..method import Method, nbytes
+from ..methods.dedup import PLACES
 from ..methods.dedup import Dedup as DedupMethod
 from ..methods.pq import gaussian_distortion
 from .base import Asked, CompressedEmbedding, Stage, array
@@ -34,7 +35,7 @@ class Dedup(CompressedEmbedding):
     Training keeps the full table until the blocks are merged. Without a budget or `limit` a tenth of the bytes is
     taken, or a tenth of the blocks where their size is given. Where `block_rows` and `block_dims` are left out, the
     budget chooses the size of blocks at which Gaussian values lose least: small ones cost more for the map, and large
-    ones are less alike.
+    ones are less alike. `place_dtype` is then the narrowest that tells as many blocks apart as there is room for.
     """
 
     id: ClassVar[str] = "dedup"
@@ -46,8 +47,9 @@ class Dedup(CompressedEmbedding):
         limit = asked.limit if asked.limit is not None else asked.config.get("limit")
         ways = list(_ways(asked.config, shape))
         floors = [nbytes(way, shape, unique=1) for way in ways]
-        if limit is None and len(ways) == 1:
-            limit = nbytes(ways[0], shape, unique=-(-ways[0].free_sizes(shape)["unique"] // 10))
+        if limit is None and _sized(asked.config):
+            tenth = -(-max(way.free_sizes(shape)["unique"] for way in ways) // 10)
+            limit = min(nbytes(way, shape, unique=tenth) for way in ways if PLACES[way.place_dtype] >= tenth)
         elif limit is None:
             limit = max(shape.nbytes_float32 // 10, min(floors))
         if limit < min(floors):
@@ -123,7 +125,7 @@ class Dedup(CompressedEmbedding):
         size = cast(DedupMethod, self.method).block_rows
         return {
             "blocks": array(blocks.reshape(len(blocks), size, -1).float()),
-            "place": array(cast(Tensor, self.place)).astype(np.uint32),
+            "place": array(cast(Tensor, self.place)).astype(cast(DedupMethod, self.method).place_dtype),
         }
 
     def nbytes_inference(self) -> int:
@@ -142,16 +144,21 @@ class Dedup(CompressedEmbedding):
 
 
 def _ways(config: dict[str, Any], shape: TableShape) -> Iterator[DedupMethod]:
-    """Sizes of blocks to choose from: those asked for, or parts of a row, rows, and 2, 4, … rows."""
-    given = DedupMethod.from_config({**config, "limit": None})
-    if "block_rows" in config or "block_dims" in config:
-        yield given.resolve(shape)
-        return
-    dim = shape.embedding_dim
-    for dims in sorted({-(-dim // columns) for columns in range(1, dim + 1)}):
-        yield dataclasses.replace(given, block_dims=dims).resolve(shape)
-    for power in range(1, max(1, shape.num_embeddings).bit_length() + 1):
-        yield dataclasses.replace(given, block_rows=1 << power).resolve(shape)
+    """Sizes of blocks to choose from: those asked for, or parts of a row, rows, and 2, 4, … rows; and of the map."""
+    for place_dtype in [config["place_dtype"]] if "place_dtype" in config else PLACES:
+        given = DedupMethod.from_config({**config, "limit": None, "place_dtype": place_dtype})
+        if _sized(config):
+            yield given.resolve(shape)
+            continue
+        dim = shape.embedding_dim
+        for dims in sorted({-(-dim // columns) for columns in range(1, dim + 1)}):
+            yield dataclasses.replace(given, block_dims=dims).resolve(shape)
+        for power in range(1, max(1, shape.num_embeddings).bit_length() + 1):
+            yield dataclasses.replace(given, block_rows=1 << power).resolve(shape)
+
+
+def _sized(config: dict[str, Any]) -> bool:
+    return "block_rows" in config or "block_dims" in config
 
 
 def _distortion(method: DedupMethod, shape: TableShape) -> float:

@@ -58,6 +58,8 @@ def test_any_shape(name: str, seed: int) -> None:
 DAMAGED: list[tuple[str, dict[str, Any], list[str]]] = [
     ("dedup", {"block_dims": 16}, ["place"]),
     ("dedup", {"block_rows": 3}, ["place"]),
+    ("dedup", {"block_dims": 16, "place_dtype": "uint16"}, ["place"]),
+    ("dedup", {"block_rows": 3, "place_dtype": "uint8"}, ["place"]),
     ("pruned", {"index": "bitmap"}, ["start"]),
     ("pruned", {"index": "bitmap", "rows_per_start": 16}, ["start", "mask"]),
     ("pruned", {"index": "columns"}, ["start", "count"]),

@@ -40,6 +40,8 @@ def main() -> None:
         ("tt", {"cores": 3, "rank": 7, "core_dtype": "int8"}),
         ("subspace", {"kind": "cluster"}),
         ("dedup", {"block_rows": 2, "block_dims": 8, "tolerance": 0.5, "values": "float16"}),
+        ("dedup", {"place_dtype": "uint8"}),
+        ("dedup", {"block_dims": 3, "place_dtype": "uint16"}),
         ("mixed_dim", {"blocks": 2, "alpha": 0.5, "values": "float32"}),
         ("mixed_dim", {"blocks": 2, "alpha": 0.5, "values": "int8"}),
         ("mixed_dim", {"blocks": 2, "alpha": 0.5, "values": "int4"}),

@@ -39,6 +39,26 @@ def test_equal_rows_are_stored_once_to_the_bit(tmp_path: Path) -> None:
     assert table.verify() == []
 
 
+@pytest.mark.parametrize(("place_dtype", "size"), [("uint8", 1), ("uint16", 2), ("uint32", 4)])
+def test_places_as_wide_as_asked(tmp_path: Path, place_dtype: str, size: int) -> None:
+    rows = repeated()
+    table = embstore.compress(rows, tmp_path / "t", "dedup", place_dtype=place_dtype)
+    assert np.array_equal(table.lookup(np.arange(3000)), rows)
+    assert table.nbytes == 3000 * size + blocks_of(table) * 24 * 4
+
+
+def test_places_too_narrow_are_refused_or_more_merged(tmp_path: Path) -> None:
+    rows = repeated()
+    rows[::2] *= np.float32(1.0001)
+    with pytest.raises(errors.ConfigError, match="place_dtype 'uint8' of dedup tells 256 blocks apart, found 400"):
+        embstore.compress(rows, tmp_path / "t", "dedup", place_dtype="uint8")
+    assert not (tmp_path / "t").exists()
+    table = embstore.compress(rows, tmp_path / "t", "dedup", place_dtype="uint8", budget=3000 + 400 * 96)
+    assert blocks_of(table) <= 256
+    with pytest.raises(errors.ConfigError, match="must be 'uint32', 'uint16' or 'uint8', found 'int8'"):
+        Dedup(place_dtype="int8")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(("block_rows", "block_dims"), [(1, 5), (7, None), (4, 10), (5000, 24)])
 def test_any_block_is_lossless(tmp_path: Path, block_rows: int, block_dims: int | None) -> None:
     rows = repeated()

@@ -94,7 +94,12 @@ CONFIGS = {
         {"core_dtype": "int8"},
         {"cores": 3, "rank": 11, "core_dtype": "int8"},
     ],
-    "dedup": [{"block_rows": 4}, {"block_dims": 5}, {"block_rows": 3, "block_dims": 7, "limit": 3000}],
+    "dedup": [
+        {"block_rows": 4},
+        {"block_dims": 5},
+        {"block_rows": 3, "block_dims": 7, "limit": 3000},
+        {"block_dims": 5, "place_dtype": "uint16"},
+    ],
     "dpq": [{"m": 3, "bits": 5}, {"bits": 3, "codebook_dtype": "float16"}, {"variant": "sx", "bits": 4}],
     "mgqe": [
         {"m": 5},

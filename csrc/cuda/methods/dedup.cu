@@ -14,7 +14,7 @@ struct Dedup : NoTable {
     int64_t row;     // of a block
     uint32_t first;  // the place of the first block, asked for before the others
   };
-  int dim, block_dims, align;
+  int dim, block_dims, align, place_bytes;
   int64_t block_rows, unique;
   Stored kind;
   Rows places;  // by row, or for block_rows of them at a time
@@ -23,6 +23,9 @@ struct Dedup : NoTable {
   explicit Dedup(const Table& t)
       : dim(int(t.embedding_dim)),
         block_dims(int(t.params.integer("block_dims", t.embedding_dim))),
+        place_bytes(t.params.is("place_dtype", "uint8")    ? 1
+                    : t.params.is("place_dtype", "uint16") ? 2
+                                                           : 4),
         block_rows(t.params.integer("block_rows", 1)),
         kind(t.params.is("values", "float16") ? Stored::kHalf : Stored::kFloat),
         blocks(shared_items<uint8_t>(t, "blocks", -1)) {
@@ -33,7 +36,7 @@ struct Dedup : NoTable {
     if (block_rows == 1) {
       places = t.rows.at("place");
     } else {
-      places.row_bytes = 4 * int64_t((dim + block_dims - 1) / block_dims);
+      places.row_bytes = place_bytes * int64_t((dim + block_dims - 1) / block_dims);
       places.data = shared_items<uint8_t>(t, "place", -1);
       if (t.shared.at("place").nbytes < (t.num_embeddings + block_rows - 1) / block_rows * places.row_bytes)
         throw std::invalid_argument("each run of rows needs places");
@@ -43,7 +46,7 @@ struct Dedup : NoTable {
   EMBSTORE_HD Place place(int64_t id) const {
     const int64_t run = quotient(id, block_rows);
     const uint8_t* at = places.data + run * places.row_bytes;
-    return {at, id - run * block_rows, read<uint32_t>(at)};
+    return {at, id - run * block_rows, which(at)};
   }
   template <int V>
   EMBSTORE_HD FourStored fetch(const Place& at, int j) const {
@@ -77,10 +80,13 @@ struct Dedup : NoTable {
   }
 
  private:
+  EMBSTORE_HD uint32_t which(const uint8_t* at) const {
+    return place_bytes == 4 ? read<uint32_t>(at) : place_bytes == 2 ? read<uint16_t>(at) : read<uint8_t>(at);
+  }
   // The row's values of column block c; null where there is no such block.
   EMBSTORE_HD const uint8_t* block(const Place& at, int c) const {
-    const int64_t which = c == 0 ? at.first : read<uint32_t>(at.places + 4 * c);
-    return which < unique ? blocks + (which * block_rows + at.row) * block_dims * stored_bytes(kind) : nullptr;
+    const int64_t found = c == 0 ? at.first : which(at.places + place_bytes * c);
+    return found < unique ? blocks + (found * block_rows + at.row) * block_dims * stored_bytes(kind) : nullptr;
   }
 };
 
