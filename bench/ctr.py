@@ -184,6 +184,7 @@ def main(arguments: list[str]) -> int:
         "epochs": given.epochs or base["epochs"], "patience": given.patience, "evaluations": given.evaluations,
         "dim": given.dim, "hidden": given.hidden, "optimizer": "adam", "threads": given.threads,
         **({} if given.device == "cpu" else {"device": given.device}),
+        **({} if given.stage_epochs is None else {"stage_epochs": given.stage_epochs}),
     }  # fmt: skip
     out, tuned, failed = Path(given.out), {}, 0
     if given.tune:
@@ -259,6 +260,9 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     training.add_argument("--lr", type=float)
     training.add_argument("--embedding-lr", type=float, help="of the method's weights; by default --lr")
     training.add_argument("--epochs", type=_positive, help="most epochs a stage")
+    training.add_argument(
+        "--stage-epochs", type=_positive, help="of searches, warm-ups and pruning, which validation does not end"
+    )
     training.add_argument("--patience", type=int, default=1, help="evaluations without a better AUC before a stop")
     training.add_argument("--evaluations", type=_positive, default=1, help="an epoch")
     training.add_argument("--dim", type=_positive, default=16)

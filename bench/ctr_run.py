@@ -69,6 +69,7 @@ def fit(
 
     loop = Loop(
         module, model, data, optimizer, batch=settings["batch"], epochs=settings["epochs"],
+        stage_epochs=settings.get("stage_epochs"),
         patience=settings.get("patience", 1), evaluations=settings.get("evaluations", 1), seed=seed, device=device,
     )  # fmt: skip
     training = module.nbytes_training("adam")  # before the stages, which may leave weights out

@@ -75,6 +75,7 @@ class Loop:
     data : in memory, or mapped from files.
     optimizer : parameters to an optimizer; called at the start of each stage.
     batch, epochs : samples a step; most epochs a stage.
+    stage_epochs : of a stage that validation does not end: a search, pruning, a warm-up; None for `epochs`.
     patience : evaluations without a better validation AUC before an early stop.
     evaluations : an epoch.
     seed : of the order of samples.
@@ -90,6 +91,7 @@ class Loop:
         *,
         batch: int,
         epochs: int,
+        stage_epochs: int | None = None,
         patience: int = 1,
         evaluations: int = 1,
         seed: int = 0,
@@ -98,6 +100,7 @@ class Loop:
         self._device = torch.device(device)
         self.module, self.model, self.data, self.make_optimizer = module, model, data, optimizer
         self.batch, self.epochs, self.patience, self.evaluations = batch, epochs, patience, evaluations
+        self._stage_epochs = stage_epochs or epochs
         self._rng = np.random.default_rng(seed)
         self._step = 0
         self._first = copy.deepcopy(model.state_dict())
@@ -154,8 +157,9 @@ class Loop:
         early = stage.name in STOPPED_EARLY
         steps = math.ceil(len(self.data.train) / self.batch)
         every = math.ceil(steps / self.evaluations)
+        most = self.epochs if early else self._stage_epochs
         best, waited, epoch = -1.0, 0, 0
-        while epoch < self.epochs and waited <= self.patience:
+        while epoch < most and waited <= self.patience:
             epoch += 1
             others = self._batches(self.data.valid, forever=True) if stage.needs == "validation" else None
             training = self._batches(self.data.train)
@@ -188,7 +192,7 @@ class Loop:
     def _steps(self, stage: Any) -> int:
         """Steps of a stage that is not stopped early."""
         passes = 2 if stage.needs == "validation" else 1
-        return self.epochs * passes * math.ceil(len(self.data.train) / self.batch)
+        return self._stage_epochs * passes * math.ceil(len(self.data.train) / self.batch)
 
     def _labels(self, rows: Rows) -> np.ndarray:
         return _at(self.data.labels, rows)
