@@ -141,6 +141,18 @@ def test_a_fresh_stage_begins_with_the_models_initial_weights():
     assert torch.equal(seen[1], seen[0]) and not torch.equal(seen[2], seen[0]) and torch.equal(seen[3], seen[0])
 
 
+def test_stages_that_validation_does_not_end_have_a_length_of_their_own():
+    module, told = Staged(), {}
+    module.stages = lambda: (enn.Stage("search"), enn.Stage("retrain"))
+    module.begin_stage = lambda name, steps: told.setdefault(name, steps)
+    model = ctr_models.DLRM(3, 2, (4,))
+    loop = train.Loop(
+        module, model, clicks(), lambda p: torch.optim.SGD(p, 1e-9), batch=8000, epochs=3, patience=3, stage_epochs=2
+    )
+    assert loop.run().epochs == {"search": 2, "retrain": 3}
+    assert told["search"] == 2 * -(-len(clicks().train) // 8000)
+
+
 def test_the_model_does_not_learn_from_validation_data():
     module, model = Staged(), ctr_models.DLRM(3, 2, (4,))
     before = [p.detach().clone() for p in model.parameters()]
