@@ -238,6 +238,10 @@ ODD = {
     "rates chosen by method": (
         [FULL, line("a", 0.1, 0, test_auc=0.8, settings={"batch": 4096, "lr": 0.1})], "lr by method and budget"
     ),
+    "lengths of stages by method": (
+        [FULL, line("a", 0.1, 0, test_auc=0.8, settings={**FULL["settings"], "stage_epochs": 1})],
+        "stage_epochs by method and budget",
+    ),
     "two sources": ([FULL, {**FULL, "source": {"kind": "other"}}], "generated-a, dlrm, source kind other"),
     "two configs": ([FULL, *(line("a", 0.1, 0, test_auc=0.8, config={"k": k}) for k in (1, 2))], "a (k=2)"),
     "a repeated run": ([FULL, {**FULL, "test_auc": 0.7}], "1 lines repeat a run"),

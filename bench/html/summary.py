@@ -13,8 +13,8 @@ from typing import Any
 
 from .runs import FULL, Run, plain
 
-# Settings that a sweep may choose for each method and budget.
-RATES = ("lr", "embedding_lr")
+# Settings that a sweep may choose for each method and budget; most methods have no stages that the last is of.
+CHOSEN = ("lr", "embedding_lr", "stage_epochs")
 
 
 def share(value: float) -> str:
@@ -159,21 +159,33 @@ def _settings(this: str, others: Iterable[str]) -> str:
 def _groups(runs: list[Run]) -> dict[tuple[str, str, str], list[Run]]:
     """Runs that may be compared: of one data set, model and settings.
 
-    Learning rates that were chosen for each method and budget are no difference; several of one run are.
+    Learning rates and lengths of stages that were chosen for each method and budget are no difference; several of one
+    run are.
     """
     loose: dict[tuple[str, str, str], list[Run]] = {}
     for run in runs:
-        rest = {k: v for k, v in json.loads(run.settings).items() if k not in RATES}
+        rest = {k: v for k, v in json.loads(run.settings).items() if k not in CHOSEN}
         loose.setdefault((run.data, run.model, json.dumps(rest)), []).append(run)
     found: dict[tuple[str, str, str], list[Run]] = {}
     for (data, model, rest), own in loose.items():
         several = len({run.settings for run in own}) > 1
         if several and len({(r.method, r.budget, r.config, r.seed) for r in own}) == len(own):
-            chosen = {**json.loads(rest), "lr": "by method and budget"}
+            chosen = {**json.loads(rest), **_chosen([json.loads(run.settings) for run in own])}
             found[data, model, json.dumps(chosen, sort_keys=True)] = own
             continue
         for run in own:
             found.setdefault((data, model, run.settings), []).append(run)
+    return found
+
+
+def _chosen(settings: list[dict[str, Any]]) -> dict[str, Any]:
+    """The settings that may differ: what all have, or that each method and budget has its own."""
+    found: dict[str, Any] = {}
+    for names in (("lr", "embedding_lr"), ("stage_epochs",)):
+        if len({json.dumps([each.get(name) for name in names]) for each in settings}) > 1:
+            found[names[0]] = "by method and budget"
+        else:
+            found |= {name: settings[0][name] for name in names if name in settings[0]}
     return found
 
 
