@@ -4,8 +4,9 @@ Builds the extensions in place, runs the tests marked `gpu` on fresh random inpu
 set where it is installed, measures the device's own copy bandwidth, times every kernel beside the bytes it must move,
 int8 bags beside `torch.nn.functional.embedding_bag`, tables kept in part on the device or shared out to several, rows
 in training with their gradients beside torch's own chain of operations, and encoding. Writes gpu_check.json and
-gpu_check.txt after each of these; prints the table. What an earlier call with the same --out found is kept unless it is
-done again, so that the steps may be spread over calls, or go on after one that was ended.
+gpu_check.txt after each of these; prints the table. What an earlier call with the same --out found of the same
+sources and device is kept unless it is done again, so that the steps may be spread over calls, or go on after one that
+was ended.
 Exit status: 0 when all was well, 1 when a check failed, 2 without a GPU. Needs nvcc and numpy; CuPy or PyTorch
 for timing; no more of embstore's own dependencies than opening a table does.
 """
@@ -13,6 +14,7 @@ for timing; no more of embstore's own dependencies than opening a table does.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -156,11 +158,22 @@ def write(result: dict[str, Any], folder: Path) -> list[str]:
     return lines
 
 
-def earlier(folder: Path, quick: bool) -> dict[str, Any]:
-    """What an earlier call left in the folder, of tables of the same sizes."""
+def earlier(folder: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """What an earlier call left in the folder, if it was about the same: sizes of tables, device and sources."""
     file = folder / "gpu_check.json"
     found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
-    return found if found.get("quick") == quick else {}
+    wanted = json.loads(json.dumps(about))  # tuples are lists there
+    return found if all(found.get(name) == value for name, value in wanted.items()) else {}
+
+
+def sources() -> str:
+    """A digest of what is checked: results of other sources are none of this."""
+    digest = hashlib.sha256()
+    for folder in ("csrc", "embstore", "bench"):
+        for file in sorted((ROOT / folder).rglob("*")):
+            if file.suffix in (".py", ".h", ".cpp", ".cu", ".cuh"):
+                digest.update(f"{file.relative_to(ROOT)}\0".encode() + file.read_bytes())
+    return digest.hexdigest()
 
 
 def check(given: argparse.Namespace, result: dict[str, Any]) -> None:
@@ -184,6 +197,7 @@ def take_times(given: argparse.Namespace, result: dict[str, Any]) -> None:
     for name, take in timed(given.quick):
         start = time.monotonic()
         result["steps"].pop(name, None)
+        result.pop(name, None)
         try:
             result[name] = take()
         except Exception:
@@ -210,13 +224,12 @@ def main() -> int:
         print("gpu_check needs a machine with a CUDA device, found none; run it on one", file=sys.stderr)
         return 2
     given.out.mkdir(parents=True, exist_ok=True)
-    result = earlier(given.out, given.quick)
-    steps = result.setdefault("steps", {})
+    built = {}
     if "build" in given.steps:
         os.environ["EMBSTORE_CUDA"] = "on"
-        steps["build"] = run([sys.executable, "setup.py", "build_ext", "--inplace"], given.out / "build.log", 580)
-        if steps["build"]["status"]:
-            print(*steps["build"]["tail"], sep="\n")
+        built["build"] = run([sys.executable, "setup.py", "build_ext", "--inplace"], given.out / "build.log", 580)
+        if built["build"]["status"]:
+            print(*built["build"]["tail"], sep="\n")
             return 1
     from pair import why_no_device
 
@@ -226,7 +239,10 @@ def main() -> int:
     if why is not None:
         print(f"gpu_check found no device to check: {why}", file=sys.stderr)
         return 2
-    result |= {"date": time.strftime("%Y-%m-%d"), "device": Driver().facts(0), "quick": given.quick}
+    about = {"device": Driver().facts(0), "quick": given.quick, "sources": sources()}
+    result = {**earlier(given.out, about), **about, "date": time.strftime("%Y-%m-%d")}
+    steps = result.setdefault("steps", {})
+    steps |= built
     check(given, result)
     if "timings" in given.steps:
         take_times(given, result)

@@ -157,14 +157,17 @@ def test_what_was_found_is_kept_where_a_timing_fails(monkeypatch: pytest.MonkeyP
     step = {"status": 0, "seconds": 1.0}
     result = {"quick": True, "device": {"name": "X"}, "date": "2026-01-01", "steps": {"tests": step}}
     gpu_check.take_times(given, result)
-    again = gpu_check.earlier(tmp_path, quick=True)
+    again = gpu_check.earlier(tmp_path, {"quick": True, "device": {"name": "X"}})
     assert again["steps"]["tests"] == step and again["split"] == [] and again["copy_bytes_per_second"] == 2e9
     assert again["steps"]["timings"]["tail"][-1] == "RuntimeError: no such kernel"
     assert "timings: FAILED, see the JSON" in (tmp_path / "gpu_check.txt").read_text()
-    assert gpu_check.earlier(tmp_path, quick=False) == gpu_check.earlier(tmp_path / "none", quick=True) == {}
-    times["timings"] = list
+    for other in ({"quick": False}, {"quick": True, "device": {"name": "Y"}}, {"sources": gpu_check.sources()}):
+        assert gpu_check.earlier(tmp_path, other) == {}
+    assert gpu_check.earlier(tmp_path / "none", {"quick": True}) == {}
+    times["timings"], times["split"] = list, fails
     gpu_check.take_times(given, again)
-    assert "timings" not in gpu_check.earlier(tmp_path, quick=True)["steps"]
+    last = gpu_check.earlier(tmp_path, {"quick": True})
+    assert "timings" not in last["steps"] and "split" in last["steps"] and "split" not in last
 
 
 def test_sectors() -> None:
