@@ -25,6 +25,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     "memcom": ({"bias": True},),
     "adapt": ({"map": "hot_ids"},),
     "dhe": ({"hashes": 1024, "layers": 5},),
+    "dedup": ({"place_dtype": "uint32"},),
     "deeplight": (
         {"density": 0.03},
         {"values": "int8"},
