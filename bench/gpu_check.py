@@ -41,6 +41,9 @@ def run(command: list[str], log: Path, timeout: float) -> dict[str, Any]:
             ).returncode
         except subprocess.TimeoutExpired:
             status = 124
+        except FileNotFoundError:
+            status = 127
+            out.write(f"{command[0]} is not installed here")
     tail = log.read_text(errors="replace").splitlines()[-15:]
     seconds = round(time.monotonic() - start, 1)
     print(f"[{seconds:7.1f} s] exit {status}: {' '.join(command)}", *tail[-3:], sep="\n    ", flush=True)
@@ -184,10 +187,10 @@ def check(given: argparse.Namespace, result: dict[str, Any]) -> None:
         steps["tests"] = run(tests, given.out / "tests.log", 560)
         write(result, given.out)
     sanitizer = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path="/usr/local/cuda/bin")
-    if "sanitizer" in given.steps and sanitizer is not None:
+    if "sanitizer" in given.steps:
         watched = [sys.executable, "-m", "bench.gpu_check", "--sanitized"]
         for tool in ("memcheck", "racecheck"):
-            command = [sanitizer, "--tool", tool, "--error-exitcode", "9", *watched]
+            command = [sanitizer or "compute-sanitizer", "--tool", tool, "--error-exitcode", "9", *watched]
             steps[tool] = run(command, given.out / f"{tool}.log", 300)
             write(result, given.out)
 

@@ -306,6 +306,18 @@ def array(tensor: Tensor) -> npt.NDArray[Any]:
     return found
 
 
+def once(ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The distinct ids of ids (n,), the place of each of the n among them, and how many times each is there.
+
+    For rows that cost more than to sort ids. Compiled graphs and captured ones, whose shapes must not depend on values,
+    get the ids as they are.
+    """
+    if torch.compiler.is_compiling() or (ids.is_cuda and torch.cuda.is_current_stream_capturing()):
+        return ids, torch.arange(len(ids), device=ids.device), torch.ones_like(ids)
+    distinct, places, counts = torch.unique(ids, return_inverse=True, return_counts=True)
+    return distinct, places, counts
+
+
 def check_ids(ids: Tensor, rows: int) -> None:
     """`IdTypeError` where ids are no integers, `IdRangeError` where one is not from 0 to `rows` - 1."""
     if ids.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..methods.fourier import SINE
 from ..methods.fourier import Fourier as FourierMethod
-from .base import CompressedEmbedding, array
+from .base import CompressedEmbedding, array, once
 
 # The mean square of a * gelu(b), a and b of N(0, 1): what hidden values start as.
 GATED_MEAN_SQUARE = 0.425
@@ -20,7 +20,7 @@ GATED_MEAN_SQUARE = 0.425
 class Fourier(CompressedEmbedding):
     """Features of the id, known from the shape alone, through a layer gated by GELU and a linear one.
 
-    Every step touches all weights.
+    An id that a batch has many times is computed once. Every step touches all weights.
     """
 
     id: ClassVar[str] = "fourier"
@@ -42,14 +42,15 @@ class Fourier(CompressedEmbedding):
         return torch.cat([_sine(turns), _sine(quarter)], dim=1)
 
     def rows(self, ids: Tensor) -> Tensor:
+        ids, places, _ = once(ids)
         x = self.features(ids).to(self.weight0.dtype)
         value, gate = nn.functional.linear(x, self.weight0.T, self.bias0).chunk(2, dim=1)
         hidden = value * nn.functional.gelu(gate, approximate="tanh")
         rows = nn.functional.linear(hidden, self.weight1.T, self.bias1)
-        if not cast(FourierMethod, self.method).residual:
-            return rows
-        extra = self.embedding_dim - x.shape[1]
-        return rows + nn.functional.pad(x, (0, extra))  # a negative `extra` drops features
+        if cast(FourierMethod, self.method).residual:
+            extra = self.embedding_dim - x.shape[1]
+            rows = rows + nn.functional.pad(x, (0, extra))  # a negative `extra` drops features
+        return nn.functional.embedding(places, rows)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         found = {name: array(cast(Tensor, each).float()) for name, each in self.named_parameters()}

@@ -147,6 +147,15 @@ def test_the_set_for_the_sanitizer(
     assert capsys.readouterr().out == "sanitized set: done\n"
 
 
+def test_a_sanitizer_that_is_not_there_is_a_failed_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(gpu_check.shutil, "which", lambda *_, **__: None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    result: dict[str, Any] = {"quick": True, "device": {"name": "X"}, "date": "2026-01-01", "steps": {}}
+    gpu_check.check(argparse.Namespace(steps=["sanitizer"], out=tmp_path), result)
+    assert [step["status"] for step in result["steps"].values()] == [127, 127]
+    assert result["steps"]["memcheck"]["tail"] == ["compute-sanitizer is not installed here"]
+
+
 def test_what_was_found_is_kept_where_a_timing_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def fails() -> Any:
         raise RuntimeError("no such kernel")

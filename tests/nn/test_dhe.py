@@ -1,5 +1,6 @@
 """Deep hash embeddings: the solver's known widths, encodings, Mish, folded normalization, budgets."""
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -40,8 +41,9 @@ def test_unreachable_ratio_is_refused():
 
 
 def test_weights_of_training_are_those_of_the_module():
+    """But for the biases that normalization takes away again, which the survey counts."""
     module = enn.embedding("dhe", 10_000, 16, hashes=64, width=12, layers=5)
-    assert sum(p.numel() for p in module.parameters()) == trained_weights(12, 16, 64)
+    assert sum(p.numel() for p in module.parameters()) == trained_weights(12, 16, 64) - 5 * 12
 
 
 @pytest.mark.parametrize("encoding", ["uniform", "gaussian"])
@@ -99,6 +101,39 @@ def test_normalization_as_trained_is_folded(tmp_path):
         rows = module(torch.arange(500)).numpy()
     table = module.export(tmp_path / "t")
     np.testing.assert_allclose(table.lookup(np.arange(500)), rows, rtol=0, atol=2e-6 * np.abs(rows).max())
+
+
+@pytest.mark.parametrize("distinct", [5, 700])  # fewer than inputs, and more
+@pytest.mark.parametrize("layers", [1, 3])
+def test_repeated_ids_count_in_the_moments(layers, distinct):
+    """Rows, gradients and running moments are those of torch's layers on every sample."""
+    torch.manual_seed(0)
+    module = enn.embedding("dhe", 1000, 8, hashes=32, width=40, layers=layers).double()
+    linear, norms = copy.deepcopy(module.linear), copy.deepcopy(module.norms)
+    ids, weights = torch.randint(0, distinct, (3 * distinct,)), torch.randn(3 * distinct, 8).double()
+    for training in (True, False):
+        for part in (module, linear, norms):
+            part.train(training)
+        x = module.encodings(ids)
+        for layer, norm in zip(linear, norms, strict=False):
+            x = torch.nn.functional.mish(norm(layer(x)))
+        want, rows = linear[-1](x), module(ids)
+        torch.testing.assert_close(rows, want)
+        for mine, theirs in ((module.linear, linear), (module.norms, norms)):
+            found = torch.autograd.grad((rows * weights).sum(), list(mine.parameters()), retain_graph=True)
+            plain = torch.autograd.grad((want * weights).sum(), list(theirs.parameters()), retain_graph=True)
+            for a, b in zip(found, plain, strict=True):
+                torch.testing.assert_close(a, b)
+        assert module.norms.state_dict().keys() == norms.state_dict().keys()
+        for name, value in norms.state_dict().items():
+            torch.testing.assert_close(module.norms.state_dict()[name], value)
+
+
+def test_one_id_has_no_moments():
+    module = enn.embedding("dhe", 1000, 8, width=16)
+    with pytest.raises(errors.ShapeError, match="two ids or more, found 1"):
+        module(torch.tensor([3]))
+    assert module.eval()(torch.tensor([3])).shape == (1, 8)
 
 
 def test_rows_start_with_the_spread_of_a_full_table():
