@@ -110,9 +110,10 @@ def _tables(result: dict[str, Any]) -> str:
     for name, value in result["figures"].items():
         if name in TARGETS:
             target, low = TARGETS[name]
-            text += f"| {name} | {value:.3g} | {'≤' if low else '≥'} {target:g} | {_verdict(value, target, low)} |\n"
+            text += f"| {name} | {_digits(value, 3)} | {'≤' if low else '≥'} {target:g} | "
+            text += f"{_verdict(value, target, low)} |\n"
         else:
-            text += f"| {name} | {value:.4g} | | |\n"
+            text += f"| {name} | {_digits(value, 4)} | | |\n"
     return text
 
 
@@ -125,6 +126,11 @@ def _errors(result: dict[str, Any]) -> str:
     return text
 
 
+def _digits(value: float, digits: int) -> str:
+    """`value` to so many digits, and whole where it has more before the point."""
+    return f"{value:,.0f}" if value >= 10**digits else f"{value:.{digits}g}"
+
+
 def _modules(result: dict[str, Any]) -> str:
     text = "\n## Tables beside the modules that trained them\n\n"
     text += (
@@ -135,7 +141,7 @@ def _modules(result: dict[str, Any]) -> str:
     text += "| module | dim | M rows/s | over the module | into a new array |\n|---|---:|---:|---:|---:|\n"
     for row in result["rows"]:
         name = " ".join([f"`{row['name']}`", *(f"{k}={v}" for k, v in row["config"].items())])
-        text += f"| {name} | {row['dim']} | {row['table_mrows_per_s']:.2g} | {row['over']:.1f} | "
+        text += f"| {name} | {row['dim']} | {_digits(row['table_mrows_per_s'], 2)} | {row['over']:.1f} | "
         text += f"{row['over_new_array']:.1f} |\n"
     return text
 
@@ -159,7 +165,7 @@ def _codes(result: dict[str, Any]) -> str:
     text += "exact scores of the decoded rows.\n\n"
     text += "| | " + " | ".join(columns.values()) + " |\n|---|" + "---:|" * len(columns) + "\n"
     for name, values in result["results"].items():
-        text += f"| {name} | " + " | ".join(f"{values[c]:.3g}" if c in values else "" for c in columns) + " |\n"
+        text += f"| {name} | " + " | ".join(_digits(values[c], 3) if c in values else "" for c in columns) + " |\n"
     return text
 
 
@@ -170,7 +176,7 @@ def _product(result: dict[str, Any]) -> str:
     text = f"\n## Product codes of 32 bytes: {result['rows']:,} x {result['dim']}, {result['threads']} threads\n\n"
     text += f"Target: fit and encode together no longer than FAISS: {total:.2f} s, FAISS {peer:.2f} s, "
     text += f"{_verdict(total, peer, low=True)}.\n\n| | |\n|---|---:|\n"
-    return text + "".join(f"| {name} | {value:.4g} |\n" for name, value in figures.items())
+    return text + "".join(f"| {name} | {_digits(value, 4)} |\n" for name, value in figures.items())
 
 
 def _lookups(result: dict[str, Any]) -> str:
