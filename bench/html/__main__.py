@@ -8,13 +8,14 @@ from pathlib import Path
 
 from . import pdf, published
 from .page import build
-from .runs import InputError, read
+from .runs import InputError, read, timed_by
 
 
 def main(arguments: list[str] | None = None) -> int:
     """0 when the page was written, 2 where a file cannot be read."""
     parser = argparse.ArgumentParser(prog="python -m bench report", description=__doc__)
     parser.add_argument("results", nargs="+", type=Path, help="lines of ctr, JSON of vectors, retrieval, words")
+    parser.add_argument("--times", nargs="+", type=Path, default=[], help="lines of runs that all times are taken from")
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="the page; its PDF lies beside it")
     parser.add_argument("--csv", type=Path, default=None, help="a directory for the tables as files too")
     parser.add_argument("--picture", type=Path, default=None, help="a PNG of quality against bytes too")
@@ -22,6 +23,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         material = read(given.results)
+        if given.times:
+            material = timed_by(material, given.times)
         page, tables = build(material)
     except InputError as error:
         print(error, file=sys.stderr)

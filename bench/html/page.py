@@ -45,7 +45,7 @@ def _counts(found: Sequence[Task]) -> str:
     return text + "; ± and error bars are one sample standard deviation over seeds, hollow marks are single runs."
 
 
-def _advice(found: Sequence[Task]) -> tuple[str, Table]:
+def _advice(found: Sequence[Task], timed: bool) -> tuple[str, Table]:
     rows = [[a.task, a.use, a.cell.name if a.cell else None, a.why] for t in found for a in advise(t)]
     table = Table("recommendations", [Column(t) for t in ("data and model", "use", "method", "numbers")], rows)
     cards = []
@@ -55,8 +55,11 @@ def _advice(found: Sequence[Task]) -> tuple[str, Table]:
             pick = el("b", prose(a.cell.name)) if a.cell else el("i", "no pick")
             items.append(el("dt", prose(a.use[0].upper() + a.use[1:])) + el("dd", f"{pick}: {prose(a.why)}."))
         cards.append(el("article", el("h3", escape(task.name)), el("dl", *items)))
-    timed = p("Times are of the runs as they were: they compare only where the machine did nothing else.", "note")
-    return section("choose", "What to choose", timed, el("div", *cards, class_="cards"), table.link()), table
+    told = "the runs as they were: they compare only where the machine did nothing else."
+    if timed:
+        told = "runs that were made again for them; others have none."
+    note = p(f"Times are of {told}", "note")
+    return section("choose", "What to choose", note, el("div", *cards, class_="cards"), table.link()), table
 
 
 def _order(found: Sequence[Task]) -> tuple[str, ...]:
@@ -191,7 +194,7 @@ def _stability(found: Sequence[Task], files: list[Table]) -> str:
 
 def _environment(material: Material, files: list[Table]) -> str:
     places: dict[str, list[Run]] = {}
-    for run in (r for r in material.runs if r.reason is None):
+    for run in (r for r in (*material.runs, *material.timed) if r.reason is None):
         places.setdefault(run.environment, []).append(run)
     rows: list[list[Value]] = []
     for place, own in places.items():
@@ -211,7 +214,7 @@ def build(material: Material) -> tuple[str, list[Table]]:
     files: list[Table] = []
     parts, contents = [], []
     if found:
-        chosen, table = _advice(found)
+        chosen, table = _advice(found, bool(material.timed))
         files.append(table)
         parts.append(chosen)
         contents.append(("choose", "What to choose"))

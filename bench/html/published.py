@@ -1,6 +1,7 @@
 """The published comparison, `python -m bench published`: page, picture and tables from docs/benchmarks/*.jsonl.
 
-Tables go between their markers in README.md and docs/benchmarks/README.md.
+Times are those of docs/benchmarks/times/*.jsonl, if any. Tables go between their markers in README.md and
+docs/benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from . import pdf
 from .charts import lost
 from .page import build
 from .pdf import MARKS
-from .runs import FULL, Material, read
+from .runs import FULL, Material, read, timed_by
 from .summary import Cell, Task, budget_name, share, tasks
 
 ROOT = Path(__file__).parents[2]
@@ -171,6 +172,8 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
     given = parser.parse_args(arguments)
     folder = root / "docs" / "benchmarks"
     material = read(sorted(folder.glob("*.jsonl")))
+    if times := sorted((folder / "times").glob("*.jsonl")):
+        material = timed_by(material, times)
     wanted = texts(material, root)
     if given.check:
         old = [file for file, text in wanted.items() if file.read_text(encoding="utf-8") != text]

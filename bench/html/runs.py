@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,12 @@ MEASURES = {
     "serve_rows_per_second": Measure("lookup", "rows/s"),
 }
 
+# What depends on what else the machine does, for a step or a lookup; and of a whole training, which its epochs decide.
+TIMES = (
+    "step_ms", "harness_ms", "export_seconds", "serve_1", "serve_128", "serve_10000", "serve_rows_per_second",
+)  # fmt: skip
+DURATIONS = ("seconds", "seconds_to_best")
+
 
 @dataclass(frozen=True)
 class Run:
@@ -73,6 +79,7 @@ class Material:
     names: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
+    timed: list[Run] = field(default_factory=list)  # that all times are of, if any
 
 
 def plain(value: Any) -> str:
@@ -224,3 +231,25 @@ def read(paths: Iterable[Path]) -> Material:
         names = ", ".join(found.files) or "no files"
         raise InputError(f"{names}: expected at least one run, found none; run `python -m bench ctr` first")
     return found
+
+
+def timed_by(material: Material, paths: Iterable[Path]) -> Material:
+    """`material` with the times of runs in other files: of the same data, model, method, budget and seed.
+
+    All its own times go. Those of whole trainings come from runs of the same settings alone: a run whose steps and
+    lookups are timed may end after an epoch.
+    """
+    others = read(paths)
+    same = {(r.data, r.model, r.method, r.config, r.budget, r.seed): r for r in others.runs if r.reason is None}
+
+    def with_times(one: Run) -> Run:
+        kept = {k: v for k, v in one.measures.items() if k not in TIMES + DURATIONS}
+        other = same.get((one.data, one.model, one.method, one.config, one.budget, one.seed))
+        if other is None or one.reason is not None:
+            return replace(one, measures=kept)
+        taken = TIMES + (DURATIONS if other.settings == one.settings else ())
+        return replace(one, measures=kept | {k: v for k, v in other.measures.items() if k in taken})
+
+    runs = [with_times(one) for one in material.runs]
+    files, notes = [*material.files, *others.files], [*material.notes, *others.notes]
+    return replace(material, runs=runs, files=files, notes=notes, timed=others.runs)
