@@ -187,7 +187,7 @@ def test_lines_with_few_keys(tmp_path):
     words = "".join(tree.found[0][2])
     missing = "the time of a training step, the time to the best model, the latency of a lookup, peak memory"
     assert f"No run has {missing}." in words
-    assert "no run has serve_128 or serve_1 or serve_10000" in words
+    assert "no run has such a time" in words
     assert len(next(t for t in files if t.name == "runs").rows) == len(few)
 
 

@@ -71,7 +71,7 @@ def _least(task: Task, use: str, *measures: str) -> Advice:
     compressed = [c for c in task.cells if c is not task.full]
     measure = next((m for m in measures if any(c.mean(m) is not None for c in compressed)), None)
     if measure is None:
-        return Advice(task.name, use, None, f"no run has {' or '.join(measures)}")
+        return Advice(task.name, use, None, "no run has such a time")
     good = [c for c in compressed if c.mean(measure) is not None and (task.loss(c) or 0.0) <= TOLERABLE]
     if task.full is not None:
         good = [c for c in good if task.loss(c) is not None]

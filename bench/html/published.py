@@ -22,7 +22,8 @@ from .summary import Cell, Task, budget_name, share, tasks
 
 ROOT = Path(__file__).parents[2]
 NEAR = 0.001  # AUC
-LOWEST, BEST = -0.12, 2  # of the picture: how far down, and how many methods of a budget it names
+# Of the picture: how far it goes down and at least up, and how many methods of a budget it names.
+LOWEST, HIGHEST, BEST = -0.12, 0.008, 2
 BEGIN, END = "<!-- {}: written by `python -m bench published` -->\n", "<!-- end of {} -->\n"
 
 
@@ -103,6 +104,8 @@ def picture(material: Material, path: Path) -> None:
     marks: dict[str, Any] = {}
     for axis, task in zip(axes, found, strict=True):
         _panel(axis, task, named, marks)
+    gains = [(c.sd("test_auc") or 0.0) - (task.loss(c) or 0.0) for task in found for c in task.measured("test_auc")]
+    axes[0].set_ylim(LOWEST, max(HIGHEST, *gains) + 0.001)  # shared by all
     axes[0].set_ylabel("change of test AUC")
     handles = [marks[method] for method in named if method in marks]
     figure.legend(handles, named, loc="outside right upper", fontsize=8, title="best somewhere")
@@ -136,7 +139,6 @@ def _panel(axis: Any, task: Task, named: Sequence[str], marks: dict[str, Any]) -
         axis.text(0.01, popular, "popularity alone", transform=place, fontsize=7, color="0.4", va="bottom")
     if lower:
         axis.text(0.01, 0.01, f"{lower} means lie lower", transform=axis.transAxes, fontsize=7, color="0.4")
-    axis.set_ylim(LOWEST, 0.008)
     axis.set(xscale="log", xlabel="stored bytes, part of float32")
     axis.set_title(f"{_title(task)}, AUC {full.mean('test_auc'):.4f}", parse_math=False)
     axis.set_xticks([b for b in task.budgets if b is not None])
